@@ -1,0 +1,289 @@
+// Leaky integrate-and-fire over a whole sequence, forward and backward, for the CPU. Plain C ABI, no dependency.
+//
+// Equations and names are those of accel/spiking/functional.py, and the forward pass rounds like its loop, bit for bit
+// (compiled with -ffp-contract=off). A tensor is seen as [time][outer][lane]: `lane` contiguous, the other two with a
+// stride. Lanes are independent, so they are cut into blocks; a block walks through time with its membranes in cache.
+// The backward pass recomputes the membranes of its block into a scratch that fits the second-level cache: one
+// [T, ...] tensor is never written to memory.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONES
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+extern "C" {
+struct Shape {
+    int64_t time, outer, lanes;            // sizes
+    int64_t time_stride, outer_stride;     // in elements, of every [time][outer][lane] tensor of the call
+    int64_t threads;
+};
+struct Neuron {
+    double tau, threshold, rest, surrogate_parameter;
+    int32_t decay_input, soft_reset, detach_reset, surrogate;
+};
+}
+
+namespace {
+
+struct bf16 { uint16_t bits; };
+struct f16 { uint16_t bits; };
+
+INLINE float up(float x) { return x; }
+INLINE double up(double x) { return x; }
+INLINE float up(bf16 x) {
+    uint32_t word = uint32_t(x.bits) << 16;
+    float y;
+    std::memcpy(&y, &word, 4);
+    return y;
+}
+INLINE float up(f16 x) {
+    // Exponent re-biased by a multiplication, which also turns subnormal halves into normal floats.
+    uint32_t word = uint32_t(x.bits & 0x7fff) << 13, scale_bits = 0x77800000u;  // 2^112
+    float y, scale;
+    std::memcpy(&y, &word, 4);
+    std::memcpy(&scale, &scale_bits, 4);
+    y *= scale;
+    if (y >= 65536.0f) {                    // exponent 31: infinity or NaN
+        word |= 0x7f800000u;
+        std::memcpy(&y, &word, 4);
+    }
+    return (x.bits & 0x8000) ? -y : y;
+}
+INLINE void down(float x, float& y) { y = x; }
+INLINE void down(double x, double& y) { y = x; }
+INLINE void down(float x, bf16& y) {        // round to nearest, ties to even
+    uint32_t word;
+    std::memcpy(&word, &x, 4);
+    uint32_t rounded = (word + 0x7fff + ((word >> 16) & 1)) >> 16;
+    y.bits = uint16_t(x == x ? rounded : 0x7fc0);
+}
+INLINE void down(float x, f16& y) {
+    uint32_t word;
+    std::memcpy(&word, &x, 4);
+    uint32_t sign = (word >> 16) & 0x8000, magnitude = word & 0x7fffffff;
+    uint32_t half;
+    if (magnitude > 0x7f800000) half = 0x7e00;
+    else if (magnitude >= 0x477ff000) half = 0x7c00;                 // rounds past 65504
+    else if (magnitude < 0x38800000) {                               // subnormal half: count units of 2^-24
+        float absolute, units = 16777216.0f;
+        std::memcpy(&absolute, &magnitude, 4);
+        half = uint32_t(std::nearbyintf(absolute * units));
+    } else half = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+    y.bits = uint16_t(sign | half);
+}
+
+template <class IO> struct Compute { using type = float; };
+template <> struct Compute<double> { using type = double; };
+
+INLINE double exp_minus(double z) { return std::exp(-z); }
+INLINE float exp_minus(float z) {
+    // exp(-z) for z >= 0 to 2 ulp, in arithmetic the compiler can vectorise: 2^n * polynomial on |r| <= ln2/2.
+    float x = -std::min(z, 87.0f);
+    float n = std::floor(x * 1.44269504f + 0.5f);
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    float y = p * r * r + r + 1.0f;
+    int32_t power = (int32_t(n) + 127) << 23;
+    float scale;
+    std::memcpy(&scale, &power, 4);
+    return y * scale;
+}
+
+// g(u) of accel/spiking/surrogate.py for one row of membranes.
+template <class C>
+INLINE void surrogate_row(int code, C a, C threshold, int64_t n, const C* h, C* g) {
+    const C one = 1;
+    switch (code) {
+        case 0: {
+            const C k = C(1.5707963267948966) * a;
+            for (int64_t j = 0; j < n; ++j) { C z = k * (h[j] - threshold); g[j] = (a / 2) / (one + z * z); }
+            break;
+        }
+        case 1:
+            for (int64_t j = 0; j < n; ++j) {
+                C e = exp_minus(std::abs(a * (h[j] - threshold)));
+                g[j] = a * e / ((one + e) * (one + e));
+            }
+            break;
+        case 2:
+            for (int64_t j = 0; j < n; ++j) {
+                C z = one + a * std::abs(h[j] - threshold);
+                g[j] = one / (z * z);
+            }
+            break;
+        case 3: {
+            const C height = one / (2 * a);
+            for (int64_t j = 0; j < n; ++j) g[j] = std::abs(h[j] - threshold) < a ? height : C(0);
+            break;
+        }
+        default:
+            for (int64_t j = 0; j < n; ++j) {
+                C z = one - std::abs(h[j] - threshold) / a;
+                g[j] = (z > 0 ? z : C(0)) / a;
+            }
+    }
+}
+
+template <class C> struct Constants {
+    C tau, decay, threshold, rest, parameter;
+    bool decay_input, soft, detach;
+    explicit Constants(const Neuron& p)
+        : tau(C(p.tau)), decay(C(1.0 - 1.0 / p.tau)), threshold(C(p.threshold)), rest(C(p.rest)),
+          parameter(C(p.surrogate_parameter)), decay_input(p.decay_input), soft(p.soft_reset), detach(p.detach_reset) {}
+};
+
+// h from x and the membrane before; v from h.
+template <bool DecayInput, class C> INLINE C charge(C x, C v, const Constants<C>& k) {
+    if (DecayInput) return v + (x - (v - k.rest)) / k.tau;
+    return (v - k.rest) * k.decay + (x + k.rest);
+}
+template <class C> INLINE C reset(C h, const Constants<C>& k) {
+    C after = k.soft ? h - k.threshold : k.rest;
+    return h >= k.threshold ? after : h;
+}
+
+template <bool DecayInput, class IO, class C>
+INLINE void forward_rows(const Shape& z, const Constants<C>& k, int64_t n, const IO* x, IO* s, C* v) {
+    for (int64_t t = 0; t < z.time; ++t) {
+        const IO* __restrict x_t = x + t * z.time_stride;
+        IO* __restrict s_t = s + t * z.time_stride;
+        for (int64_t j = 0; j < n; ++j) {
+            C h = charge<DecayInput>(C(up(x_t[j])), v[j], k);
+            down(h >= k.threshold ? C(1) : C(0), s_t[j]);
+            v[j] = reset(h, k);
+        }
+    }
+}
+
+// dL/dx and dL/dv0 of one block; returns this block's dL/dtau.
+template <bool DecayInput, class IO, class C>
+INLINE double backward_rows(const Shape& z, const Constants<C>& k, int code, int64_t n, const IO* x, const C* v0,
+                            const IO* gs, C* gv, IO* gx, C* h, C* g, bool want_tau) {
+    for (int64_t t = 0; t < z.time; ++t) {
+        const IO* __restrict x_t = x + t * z.time_stride;
+        const C* __restrict before = t ? h + (t - 1) * n : v0;
+        C* __restrict h_t = h + t * n;
+        for (int64_t j = 0; j < n; ++j) {
+            C v = t ? reset(before[j], k) : before[j];
+            h_t[j] = charge<DecayInput>(C(up(x_t[j])), v, k);
+        }
+    }
+    const C input_gain = DecayInput ? C(1) / k.tau : C(1);
+    double g_tau = 0;
+    for (int64_t t = z.time - 1; t >= 0; --t) {
+        const IO* __restrict gs_t = gs + t * z.time_stride;
+        IO* __restrict gx_t = gx + t * z.time_stride;
+        C* __restrict h_t = h + t * n;
+        surrogate_row(code, k.parameter, k.threshold, n, h_t, g);
+        for (int64_t j = 0; j < n; ++j) {
+            C ds = C(up(gs_t[j])), dv = gv[j];
+            bool fired = h_t[j] >= k.threshold;
+            C through_reset = k.detach ? C(0) : dv * (k.soft ? -k.threshold : k.rest - h_t[j]);
+            C dh = (ds + through_reset) * g[j] + ((fired && !k.soft) ? C(0) : dv);
+            down(dh * input_gain, gx_t[j]);
+            gv[j] = dh * k.decay;
+            g[j] = dh;
+        }
+        if (want_tau) {
+            const IO* x_t = x + t * z.time_stride;
+            double sum = 0;
+            for (int64_t j = 0; j < n; ++j) {
+                C v = t ? reset(h[(t - 1) * n + j], k) : v0[j];
+                sum += double(g[j]) * double(DecayInput ? (v - k.rest) - C(up(x_t[j])) : v - k.rest);
+            }
+            g_tau += sum;
+        }
+    }
+    return g_tau / (double(k.tau) * double(k.tau));
+}
+
+template <class IO, class C>
+INLINE void forward_block(const Shape& z, const Neuron& p, int64_t n, const IO* x, IO* s, C* v) {
+    Constants<C> k(p);
+    if (k.decay_input) forward_rows<true, IO, C>(z, k, n, x, s, v);
+    else forward_rows<false, IO, C>(z, k, n, x, s, v);
+}
+template <class IO, class C>
+INLINE double backward_block(const Shape& z, const Neuron& p, int64_t n, const IO* x, const C* v0, const IO* gs, C* gv,
+                             IO* gx, C* scratch, bool want_tau) {
+    Constants<C> k(p);
+    C* g = scratch + z.time * n;
+    if (k.decay_input) return backward_rows<true, IO, C>(z, k, p.surrogate, n, x, v0, gs, gv, gx, scratch, g, want_tau);
+    return backward_rows<false, IO, C>(z, k, p.surrogate, n, x, v0, gs, gv, gx, scratch, g, want_tau);
+}
+
+// Widest block whose scratch of `bytes_per_lane` stays within half of a typical second-level cache, while every thread
+// still gets work.
+int64_t block_width(const Shape& z, int64_t bytes_per_lane) {
+    const int64_t budget = 256 * 1024;
+    int64_t width = std::max<int64_t>(64, budget / bytes_per_lane / 16 * 16);
+    int64_t blocks_wanted = std::max<int64_t>(1, (z.threads + z.outer - 1) / z.outer);
+    int64_t fair = ((z.lanes + blocks_wanted - 1) / blocks_wanted + 15) / 16 * 16;
+    return std::max<int64_t>(16, std::min({width, fair, z.lanes}));
+}
+
+}  // namespace
+
+// One library holds one element type, named on the command line: SPIKELOOM_IO is what memory holds, SPIKELOOM_COMPUTE
+// what membranes are kept in. Threads live outside the cloned functions: a clone may not hold a parallel region.
+using IO = SPIKELOOM_IO;
+using C = SPIKELOOM_COMPUTE;
+
+CLONES void forward_clone(const Shape& z, const Neuron& p, int64_t n, const IO* x, IO* s, C* v) {
+    forward_block<IO, C>(z, p, n, x, s, v);
+}
+CLONES double backward_clone(const Shape& z, const Neuron& p, int64_t n, const IO* x, const C* v0, const IO* gs, C* gv,
+                             IO* gx, C* scratch, bool want_tau) {
+    return backward_block<IO, C>(z, p, n, x, v0, gs, gv, gx, scratch, want_tau);
+}
+
+// s and the membranes v [outer][lane] (in: initial, out: final) from x.
+extern "C" void lif_forward(const Shape* shape, const Neuron* p, const IO* x, IO* s, C* v) {
+    const Shape z = *shape;
+    const int64_t width = block_width(z, 3 * sizeof(C)), per_row = (z.lanes + width - 1) / width;
+    #pragma omp parallel for schedule(static) num_threads(z.threads) if (z.threads > 1)
+    for (int64_t b = 0; b < z.outer * per_row; ++b) {
+        const int64_t row = b / per_row, lane = (b % per_row) * width, at = row * z.outer_stride + lane;
+        forward_clone(z, *p, std::min(width, z.lanes - lane), x + at, s + at, v + row * z.lanes + lane);
+    }
+}
+
+// gx, and gv [outer][lane] (in: dL/dv_final, out: dL/dv_initial). g_tau may be null; else it receives dL/dtau, summed
+// in block order, so that the result does not depend on which thread finished first.
+extern "C" void lif_backward(const Shape* shape, const Neuron* p, const IO* x, const C* v0, const IO* gs, C* gv, IO* gx,
+                             double* g_tau) {
+    const Shape z = *shape;
+    const int64_t width = block_width(z, (z.time + 4) * sizeof(C)), per_row = (z.lanes + width - 1) / width;
+    const int64_t blocks = z.outer * per_row;
+    std::vector<double> parts(g_tau ? blocks : 0);
+    #pragma omp parallel num_threads(z.threads) if (z.threads > 1)
+    {
+        const std::unique_ptr<C[]> scratch(new C[(z.time + 1) * width]);  // not cleared: written before it is read
+        #pragma omp for schedule(static)
+        for (int64_t b = 0; b < blocks; ++b) {
+            const int64_t row = b / per_row, lane = (b % per_row) * width, at = row * z.outer_stride + lane;
+            const double part = backward_clone(z, *p, std::min(width, z.lanes - lane), x + at,
+                                               v0 + row * z.lanes + lane, gs + at, gv + row * z.lanes + lane, gx + at,
+                                               scratch.get(), g_tau != nullptr);
+            if (g_tau) parts[b] = part;
+        }
+    }
+    if (g_tau) {
+        *g_tau = 0;
+        for (double part : parts) *g_tau += part;
+    }
+}

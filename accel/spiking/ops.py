@@ -1,0 +1,219 @@
+"""The neuron as an operator: `spikeloom::lif` and `spikeloom::plif`, one graph node for any number of time steps.
+
+Export, autograd and the kernels meet here. Membranes are float32 (float64 for float64 input) whatever the input dtype,
+so a sequence cut into pieces gives bit for bit the spikes of the whole. The backward pass keeps x and the initial
+membrane only and recomputes the rest.
+"""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from accel.spiking.functional import LIFParameters, LIFState, lif_loop, lif_loop_backward
+from accel.spiking.kernels import loader
+from accel.spiking.surrogate import from_code
+
+_SIGNATURE = "bool decay_input, float threshold, float? v_reset, bool detach_reset, int surrogate, float parameter"
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of the membrane for an input of `dtype`."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _parameters(tau: float, decay: bool, threshold: float, v_reset: float | None, detach: bool, code: int, parameter: float) -> LIFParameters:
+    return LIFParameters(
+        tau=tau, decay_input=decay, threshold=threshold, v_reset=v_reset, detach_reset=detach,
+        surrogate=from_code(code, parameter),
+    )  # fmt: skip
+
+
+# --- torch loop behind the operators -------------------------------------------------------------------------------
+
+
+def _loop_forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tuple[Tensor, Tensor]:
+    spikes, state = lif_loop(x.to(v.dtype), LIFState(v), p, tau)
+    return torch.empty_like(x).copy_(spikes), state.v.clone()
+
+
+def _loop_backward(gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tuple[Tensor, Tensor, Tensor]:
+    gx, gv0, gtau = lif_loop_backward(gs.to(v.dtype), gv, x.to(v.dtype), v, p, tau)
+    return torch.empty_like(x).copy_(gx), torch.empty_like(v).copy_(gv0), gtau
+
+
+# --- compiled kernel -----------------------------------------------------------------------------------------------
+
+
+def _dense(x: Tensor) -> Tensor:
+    """x in a layout the kernel can walk: dense, in the strides `torch.empty_like` would choose. Copies only if needed."""
+    like = torch.empty_like(x)
+    return x if x.stride() == like.stride() else like.copy_(x)
+
+
+def _walk(x: Tensor) -> tuple[loader.Shape, list[int]]:
+    """[time][outer][lane] view of dense x, and the order of the non-time axes from outermost to innermost."""
+    order = sorted((d for d in range(1, x.dim()) if x.shape[d] > 1), key=lambda d: x.stride(d), reverse=True)
+    lanes = 1
+    while order and x.stride(order[-1]) == lanes:
+        lanes *= x.shape[order.pop()]
+    outer = 1
+    outer_stride = x.stride(order[-1]) if order else lanes
+    while order and x.stride(order[-1]) == outer_stride * outer:
+        outer *= x.shape[order.pop()]
+    return loader.Shape(x.shape[0], outer, lanes, x.stride(0), outer_stride, torch.get_num_threads()), order
+
+
+def _prepare(x: Tensor) -> tuple[Tensor, loader.Shape]:
+    x = _dense(x)
+    shape, rest = _walk(x)
+    if rest:  # time lies between two other axes, as in [B, C, T, W]: no two-level walk covers it
+        x = x.contiguous()
+        shape, _ = _walk(x)
+    return x, shape
+
+
+def _step_like(x: Tensor, v: Tensor) -> Tensor:
+    """A writable copy of v [..] with the axis order of one time step of x, so that both are walked alike."""
+    order = sorted(range(1, x.dim()), key=lambda d: (x.stride(d), x.shape[d] == 1), reverse=True)
+    permuted = v.permute([d - 1 for d in order]).clone(memory_format=torch.contiguous_format)
+    return permuted.permute([order.index(d) for d in range(1, x.dim())])
+
+
+def _neuron(p: LIFParameters, tau: float) -> loader.Neuron:
+    return loader.Neuron(
+        tau, p.threshold, p.rest, p.surrogate.parameter, p.decay_input, p.v_reset is None, p.detach_reset, p.surrogate.code
+    )
+
+
+def _compiled_forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tuple[Tensor, Tensor]:
+    lib = loader.library(x.dtype)
+    out = torch.empty_like(x)
+    dense, shape = _prepare(x)
+    spikes = torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype)
+    membrane = _step_like(dense, v)
+    lib.lif_forward(ctypes.byref(shape), ctypes.byref(_neuron(p, tau)), *map(_pointer, (dense, spikes, membrane)))
+    return spikes if spikes.stride() == out.stride() else out.copy_(spikes), torch.empty_like(v).copy_(membrane)
+
+
+def _compiled_backward(gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float, want_tau: bool) -> tuple[Tensor, Tensor, Tensor]:
+    lib = loader.library(x.dtype)
+    out = torch.empty_like(x)
+    dense, shape = _prepare(x)
+    upstream = gs if gs.stride() == dense.stride() else torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype).copy_(gs)
+    gx = torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype)
+    membrane, grad_membrane = _step_like(dense, v), _step_like(dense, gv.to(v.dtype))
+    g_tau = ctypes.c_double(0.0)
+    lib.lif_backward(
+        ctypes.byref(shape), ctypes.byref(_neuron(p, tau)),
+        *map(_pointer, (dense, membrane, upstream, grad_membrane, gx)), ctypes.byref(g_tau) if want_tau else None,
+    )  # fmt: skip
+    gx = gx if gx.stride() == out.stride() else out.copy_(gx)
+    return gx, torch.empty_like(v).copy_(grad_membrane), torch.tensor(g_tau.value, dtype=v.dtype)
+
+
+def _pointer(t: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(t.data_ptr())
+
+
+def _compiled(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.numel() > 0 and loader.backend() == "compiled"
+
+
+def _forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tuple[Tensor, Tensor]:
+    if x.dim() < 1 or v.shape != x.shape[1:]:
+        raise ValueError(f"membrane must have the shape of one time step {tuple(x.shape[1:])}, got {tuple(v.shape)}")
+    if v.dtype != state_dtype(x.dtype):
+        raise ValueError(f"membrane must be {state_dtype(x.dtype)} for {x.dtype} input, got {v.dtype}; use v.to(...)")
+    return (_compiled_forward if _compiled(x) else _loop_forward)(x, v, p, tau)
+
+
+def _backward(gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float, want_tau: bool) -> tuple[Tensor, Tensor, Tensor]:
+    if _compiled(x):
+        return _compiled_backward(gs, gv, x, v, p, tau, want_tau)
+    return _loop_backward(gs, gv, x, v, p, tau)
+
+
+# --- the operators -------------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("spikeloom::lif", mutates_args=(), schema=f"(Tensor x, Tensor v, float tau, {_SIGNATURE}) -> (Tensor, Tensor)")
+def _lif(x, v, tau, *args):  # type: ignore[no-untyped-def]
+    return _forward(x, v, _parameters(tau, *args), tau)
+
+
+@torch.library.custom_op(
+    "spikeloom::lif_backward", mutates_args=(), schema=f"(Tensor gs, Tensor gv, Tensor x, Tensor v, float tau, {_SIGNATURE}) -> (Tensor, Tensor)"
+)
+def _lif_backward(gs, gv, x, v, tau, *args):  # type: ignore[no-untyped-def]
+    return _backward(gs, gv, x, v, _parameters(tau, *args), tau, want_tau=False)[:2]
+
+
+@torch.library.custom_op("spikeloom::plif", mutates_args=(), schema=f"(Tensor x, Tensor v, Tensor tau, {_SIGNATURE}) -> (Tensor, Tensor)")
+def _plif(x, v, tau, *args):  # type: ignore[no-untyped-def]
+    return _forward(x, v, _parameters(tau.item(), *args), tau.item())
+
+
+@torch.library.custom_op(
+    "spikeloom::plif_backward", mutates_args=(), schema=f"(Tensor gs, Tensor gv, Tensor x, Tensor v, Tensor tau, {_SIGNATURE}) -> (Tensor, Tensor, Tensor)"
+)
+def _plif_backward(gs, gv, x, v, tau, *args):  # type: ignore[no-untyped-def]
+    gx, gv0, gtau = _backward(gs, gv, x, v, _parameters(tau.item(), *args), tau.item(), want_tau=True)
+    return gx, gv0, gtau.to(tau)
+
+
+@_lif.register_fake
+@_plif.register_fake
+def _(x, v, tau, *args):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x), torch.empty_like(v)
+
+
+@_lif_backward.register_fake
+def _(gs, gv, x, v, tau, *args):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x), torch.empty_like(v)
+
+
+@_plif_backward.register_fake
+def _(gs, gv, x, v, tau, *args):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x), torch.empty_like(v), torch.empty_like(tau)
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, v, ctx.tau, *ctx.args = inputs
+    ctx.save_for_backward(x, v)
+
+
+def _save_tensor_tau(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, v, tau, *ctx.args = inputs
+    ctx.save_for_backward(x, v, tau)
+
+
+def _lif_grad(ctx, gs, gv):  # type: ignore[no-untyped-def]
+    x, v = ctx.saved_tensors
+    gx, gv0 = torch.ops.spikeloom.lif_backward(gs, gv, x, v, ctx.tau, *ctx.args)
+    return gx, gv0, None, *[None] * len(ctx.args)
+
+
+def _plif_grad(ctx, gs, gv):  # type: ignore[no-untyped-def]
+    x, v, tau = ctx.saved_tensors
+    return *torch.ops.spikeloom.plif_backward(gs, gv, x, v, tau, *ctx.args), *[None] * len(ctx.args)
+
+
+torch.library.register_autograd("spikeloom::lif", _lif_grad, setup_context=_save)
+torch.library.register_autograd("spikeloom::plif", _plif_grad, setup_context=_save_tensor_tau)
+
+
+def lif(x: Tensor, state: LIFState | None, p: LIFParameters, tau: Tensor | None = None) -> tuple[Tensor, LIFState]:
+    """A LIF population over a sequence: x [T, ...] -> (spikes [T, ...] in x.dtype, final state).
+
+    `state` holds the membrane of one time step, float32 (float64 for float64 x); None starts at rest. `tau`, a scalar
+    tensor, selects the parametric neuron and receives a gradient. Equals `functional.lif_loop`.
+    """
+    dtype = state_dtype(x.dtype)
+    v = torch.full_like(x[0], p.rest, dtype=dtype) if state is None else state.v
+    args = (p.decay_input, p.threshold, p.v_reset, p.detach_reset, p.surrogate.code, p.surrogate.parameter)
+    if tau is None:
+        spikes, v = torch.ops.spikeloom.lif(x, v, p.tau, *args)
+    else:
+        spikes, v = torch.ops.spikeloom.plif(x, v, tau, *args)
+    return spikes, LIFState(v)

@@ -1,0 +1,1 @@
+"""Keyword recognition from audio: sources, front end, SpikeSCR, training."""

@@ -1,0 +1,90 @@
+"""The Free Spoken Digit Dataset: 8 kHz wavs named `{digit}_{speaker}_{index}.wav`, split by speaker.
+
+Speakers are discovered from the file names, so a folder with fewer or more of them works. What this module does not do:
+download. Dataset: Jackson et al., https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0.
+"""
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from speech.audio import read_wav
+from speech.utterances import SpeechSplits, Utterances, choose_speakers, split_by_speaker
+
+log = logging.getLogger(__name__)
+
+SAMPLE_RATE_HZ = 8000
+_NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>.+)_(?P<index>\d+)\.wav")
+_WHERE = (
+    "get it from https://github.com/Jakobovski/free-spoken-digit-dataset, put its `recordings` folder at "
+    "$SPIKELOOM_DATA/fsdd/recordings (or give data.root=FOLDER)"
+)
+
+
+@dataclass
+class DigitsConfig:
+    """Where the digits are and who is held out.
+
+    root: folder of wavs, or the folder that holds `recordings/`; test_speaker, valid_speaker: names, or empty to draw
+    one each by `split_seed`.
+    """
+
+    root: str
+    test_speaker: str = ""
+    valid_speaker: str = ""
+    split_seed: int = 0
+
+    def load(self) -> Utterances:
+        """All recordings, unsplit."""
+        return read_digits(self.root)
+
+    def build(self) -> SpeechSplits:
+        """Train, validation and test: one speaker each held out for the last two, the rest for training."""
+        utterances = self.load()
+        test = self.test_speaker
+        valid = self.valid_speaker
+        if not test:
+            test = choose_speakers([s for s in utterances.speaker_names() if s != valid], 1, self.split_seed)[0]
+        if not valid:
+            others = [s for s in utterances.speaker_names() if s != test]
+            if not others:
+                raise ValueError(f"{self.root} holds one speaker ({test}); a split by speaker needs at least three")
+            valid = choose_speakers(others, 1, self.split_seed)[0]
+        return split_by_speaker(utterances, test_speakers=[test], valid_speakers=[valid])
+
+
+def read_digits(root: str | Path) -> Utterances:
+    """Read every matching wav below `root`, sorted by name so that the order does not depend on the file system.
+
+    Raises `FileNotFoundError` when the folder or its wavs are missing, `ValueError` for a folder with one digit only, and
+    `AudioError` for a wav that cannot be used.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}; {_WHERE}")
+    if (folder / "recordings").is_dir():
+        folder = folder / "recordings"
+    files = sorted(folder.glob("*.wav"))
+    if not files:
+        raise FileNotFoundError(f"no .wav file in {folder}; {_WHERE}")
+    matches = [(file, match) for file in files if (match := _NAME.fullmatch(file.name))]
+    strange = [file.name for file in files if not _NAME.fullmatch(file.name)]
+    if strange:
+        shown = ", ".join(strange[:5])
+        log.warning("%d of %d wavs are not named {digit}_{speaker}_{index}.wav: %s", len(strange), len(files), shown)
+    if not matches:
+        raise ValueError(f"none of the {len(files)} wavs in {folder} is named {{digit}}_{{speaker}}_{{index}}.wav; {_WHERE}")
+    digits = sorted({match["digit"] for _, match in matches})
+    if len(digits) < 2:
+        raise ValueError(f"{folder} holds only the digit {digits[0]}; use a folder with at least two digits")
+    return Utterances(
+        waveforms=[read_wav(file, SAMPLE_RATE_HZ) for file, _ in matches],
+        labels=np.array([digits.index(match["digit"]) for _, match in matches], dtype=np.int64),
+        speakers=[match["speaker"] for _, match in matches],
+        names=[file.stem for file, _ in matches],
+        class_names=tuple(digits),
+        sample_rate_hz=SAMPLE_RATE_HZ,
+    )

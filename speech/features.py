@@ -1,0 +1,188 @@
+"""Log-mel features: waveforms in, `[B, T, n_mels]` and valid lengths out.
+
+    P[t, f] = |STFT|^2 (periodic Hann, centred, reflected at both ends)
+    L[t, m] = 10 log10 max(sum_f P[t, f] M[f, m], 1e-10)            HTK mel, triangles of height 1
+    x[t, m] = clip((L[t, m] - peak) / 60 + 1, 0, 1)                 peak = max of L over the clip's valid frames
+
+The last line (level scaling) makes 0 mean silence and removes the recording level; it is a switch. Every clip is first
+cropped or zero-padded to one second, so its features depend neither on its neighbours in the batch nor on padding behind
+it. The centred frames look half a window ahead: these are features for whole clips, not for streaming.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+POWER_FLOOR = 1e-10
+FLOOR_DB = -100.0  # 10 log10 POWER_FLOOR
+
+
+@dataclass
+class LogMelConfig:
+    """Settings of `LogMel`; the defaults are the preset `gsc`.
+
+    input_rate_hz is the rate of the waveforms, sample_rate_hz the rate at which they are analysed (equal, or half of it).
+    hop_ms sets the time resolution. level_range_db is the span below the clip's peak that level scaling keeps.
+    whole_clip_valid counts the zero padding of short clips as speech, as published GSC results do.
+    """
+
+    input_rate_hz: int = 16_000
+    sample_rate_hz: int = 16_000
+    clip_s: float = 1.0
+    win_length: int = 512
+    n_fft: int = 1024
+    hop_ms: float = 10.0
+    n_mels: int = 140
+    f_min_hz: float = 50.0
+    f_max_hz: float = 8000.0
+    level_scaling: bool = True
+    level_range_db: float = 60.0
+    whole_clip_valid: bool = False
+
+    @classmethod
+    def gsc(cls, hop_ms: float = 10.0) -> "LogMelConfig":
+        """16 kHz audio with no empty mel band."""
+        return cls(hop_ms=hop_ms)
+
+    @classmethod
+    def gsc_8k(cls, hop_ms: float = 10.0) -> "LogMelConfig":
+        """8 kHz audio (for instance FSDD) with no empty mel band."""
+        return cls(
+            input_rate_hz=8000, sample_rate_hz=8000, win_length=256, n_fft=512, f_max_hz=4000.0, hop_ms=hop_ms
+        )
+
+    @classmethod
+    def gsc_paper(cls, hop_ms: float = 10.0) -> "LogMelConfig":
+        """The front end of SpikeSCR (arXiv 2412.12858): 53 of its 140 bands lie above Nyquist and are constant."""
+        return cls(
+            sample_rate_hz=8000,
+            win_length=256,
+            n_fft=256,
+            f_max_hz=14_000.0,
+            hop_ms=hop_ms,
+            level_scaling=False,
+            whole_clip_valid=True,
+        )
+
+    @property
+    def hop(self) -> int:
+        """Hop in samples of the analysed rate."""
+        return round(self.sample_rate_hz * self.hop_ms / 1000)
+
+    @property
+    def floor(self) -> float:
+        """Feature value of silence: what masking fills in."""
+        return 0.0 if self.level_scaling else FLOOR_DB
+
+    def build(self) -> "LogMel":
+        return LogMel(self)
+
+
+class LogMel(nn.Module):
+    """Waveforms `[B, samples]` with `n_samples [B]` -> features `[B, T, n_mels]` and `lengths [B]`, see the module's text.
+
+    T = 1 + floor(clip / hop) for every clip; lengths = 1 + floor(min(n_samples, clip) / hop). Steps past a clip's length
+    are 0. Samples past `n_samples` are ignored, whatever they hold. Warns with the number of empty mel bands.
+    """
+
+    window: torch.Tensor
+    mel: torch.Tensor
+    half_band: torch.Tensor
+
+    def __init__(self, config: LogMelConfig) -> None:
+        super().__init__()
+        if config.hop < 1:
+            raise ValueError(f"hop_ms {config.hop_ms} is less than a sample at {config.sample_rate_hz} Hz; use a longer hop")
+        if config.input_rate_hz not in (config.sample_rate_hz, 2 * config.sample_rate_hz):
+            raise ValueError(
+                f"got waveforms of {config.input_rate_hz} Hz for an analysis at {config.sample_rate_hz} Hz; "
+                "use equal rates or a ratio of 2"
+            )
+        if not config.win_length <= config.n_fft:
+            raise ValueError(f"win_length {config.win_length} exceeds n_fft {config.n_fft}; use a longer FFT")
+        self.config = config
+        self.clip_samples = round(config.input_rate_hz * config.clip_s)
+        bank = mel_filterbank(config)
+        empty = int((bank.max(axis=1) == 0).sum())
+        if empty:
+            warnings.warn(
+                f"{empty} of {config.n_mels} mel bands are empty (f_max {config.f_max_hz:g} Hz, n_fft {config.n_fft}, "
+                f"{config.sample_rate_hz} Hz): constant inputs; lower f_max_hz to Nyquist or raise n_fft",
+                stacklevel=2,
+            )
+        self.register_buffer("mel", torch.from_numpy(bank.T.copy()), persistent=False)
+        self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
+        self.register_buffer("half_band", _half_band_kernel(), persistent=False)
+
+    def forward(self, waveforms: torch.Tensor, n_samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`[B, samples]` and int64 `[B]` -> float32 `[B, T, n_mels]` and int64 `[B]`."""
+        config = self.config
+        n_samples = n_samples.clamp(max=self.clip_samples)
+        waveforms = nn.functional.pad(waveforms, (0, self.clip_samples - waveforms.shape[1]))  # crops when negative
+        inside = torch.arange(self.clip_samples, device=waveforms.device) < n_samples[:, None]
+        waveforms = torch.where(inside, waveforms, 0.0)
+        if config.input_rate_hz != config.sample_rate_hz:
+            waveforms = halve_rate(waveforms, self.half_band)
+            n_samples = (n_samples + 1) // 2
+        spectrum = torch.stft(
+            waveforms, config.n_fft, config.hop, config.win_length, self.window, pad_mode="reflect", return_complex=True
+        )
+        power = spectrum.real.square() + spectrum.imag.square()  # [B, n_fft/2 + 1, T]
+        level_db = 10 * torch.log10((power.mT @ self.mel).clamp(min=POWER_FLOOR))
+        n_steps = level_db.shape[1]
+        lengths = torch.full_like(n_samples, n_steps) if config.whole_clip_valid else 1 + n_samples // config.hop
+        valid = torch.arange(n_steps, device=lengths.device) < lengths[:, None]
+        features = scale_level(level_db, valid, config.level_range_db) if config.level_scaling else level_db
+        return torch.where(valid[..., None], features, 0.0), lengths
+
+
+def scale_level(level_db: torch.Tensor, valid: torch.Tensor, range_db: float) -> torch.Tensor:
+    """Map `range_db` below each clip's peak to [0, 1]: `[B, T, N]` in dB and bool `[B, T]` -> `[B, T, N]`.
+
+    Only valid steps count for the peak. A clip that is digital silence has no peak to stand out from: all 0.
+    """
+    peak_db = level_db.masked_fill(~valid[..., None], FLOOR_DB).amax(dim=(1, 2), keepdim=True)
+    scaled = ((level_db - peak_db) / range_db + 1).clamp(0, 1)
+    return torch.where(peak_db > FLOOR_DB, scaled, 0.0)
+
+
+def halve_rate(waveforms: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Low-pass and keep every second sample: `[B, n]` -> `[B, ceil(n / 2)]`, zeros beyond both ends."""
+    padded = nn.functional.pad(waveforms, (13, 15))
+    halved = nn.functional.conv1d(padded[:, None], kernel[None, None], stride=2)[:, 0]
+    return halved[:, : (waveforms.shape[1] + 1) // 2]
+
+
+def _half_band_kernel() -> torch.Tensor:
+    """Windowed sinc, low-pass width 6, roll-off 0.99: u = clip(0.99 j / 2, -6, 6), 0.495 sinc(u) cos^2(pi u / 12)."""
+    u = (0.99 * torch.arange(-13, 15, dtype=torch.float64) / 2).clamp(-6, 6)
+    return (0.495 * torch.sinc(u) * torch.cos(torch.pi * u / 12).square()).float()
+
+
+def mel_filterbank(config: LogMelConfig) -> np.ndarray:
+    """HTK mel triangles of height 1, float32 `[n_mels, n_fft / 2 + 1]`; bands that no FFT bin falls into are all 0."""
+    import librosa
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # librosa's own remark about empty filters has no count; LogMel says it better
+        return librosa.filters.mel(
+            sr=config.sample_rate_hz,
+            n_fft=config.n_fft,
+            n_mels=config.n_mels,
+            fmin=config.f_min_hz,
+            fmax=config.f_max_hz,
+            htk=True,
+            norm=None,
+        )
+
+
+def pad_waveforms(waveforms: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stack clips of different lengths: float32 `[B, longest]`, zeros behind, and int64 `[B]` lengths in samples."""
+    n_samples = torch.tensor([len(waveform) for waveform in waveforms])
+    stacked = torch.zeros(len(waveforms), int(n_samples.max()))
+    for row, waveform in zip(stacked, waveforms, strict=True):
+        row[: len(waveform)] = torch.from_numpy(waveform)
+    return stacked, n_samples

@@ -1,0 +1,17 @@
+"""Where the shared test data lie, and how a test asks for them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def data_folder(name: str) -> Path:
+    """$SPIKELOOM_DATA/name, or a skip that says what is missing."""
+    root = os.environ.get("SPIKELOOM_DATA")
+    if not root:
+        pytest.skip("SPIKELOOM_DATA is not set")
+    folder = Path(root) / name
+    if not folder.is_dir():
+        pytest.skip(f"no folder {name} in SPIKELOOM_DATA")
+    return folder

@@ -1,0 +1,43 @@
+"""Golden parity files: tensors with everything needed to rebuild a model in their metadata."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from tests.conftest import data_folder
+
+
+@dataclass(frozen=True)
+class Golden:
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+    def json(self, key: str) -> Any:
+        return json.loads(self.metadata[key])
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """Tensors whose key starts with `prefix/`, without it."""
+        return {k.removeprefix(prefix + "/"): v for k, v in self.tensors.items() if k.startswith(prefix + "/")}
+
+
+def golden_files(pattern: str) -> list[Golden]:
+    """Every golden file that matches, read; skips when there is none."""
+    paths = sorted(data_folder("golden").glob(pattern))
+    if not paths:
+        pytest.skip(f"no {pattern} in $SPIKELOOM_DATA/golden")
+    found = []
+    for path in paths:
+        with safe_open(path, "pt") as f:
+            found.append(Golden(path, {k: f.get_tensor(k) for k in f.keys()}, f.metadata()))  # noqa: SIM118
+    return found
+
+
+def relative_l2(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm().clamp(min=1e-30))
