@@ -1,8 +1,8 @@
 """Reading one wav file into a float32 mono array at a wished rate, and refusing the files that would train in silence.
 
-A truncated download, an empty file or a NaN does not stop a training run by itself: the decoder returns what it finds and
-the model learns from it. Here each of these is an error that names the file, the problem and the remedy. What this module
-does not do: decode compressed formats, keep channels apart, or normalise levels.
+A truncated download, an empty file or a NaN does not stop a training run by itself: the decoder returns what it finds
+and the model learns from it. Here each of these is an error that names the file, the problem and the remedy. What this
+module does not do: decode compressed formats, keep channels apart, or normalise levels.
 """
 
 import logging
@@ -73,7 +73,7 @@ def _say_once(path: Path, found_hz: int, wanted_hz: int, n_channels: int) -> Non
 
 
 def _require_whole_riff(path: Path) -> None:
-    """Compare the size the `data` chunk promises with the bytes that are there: decoders return fewer frames silently."""
+    """Compare the size the `data` chunk promises with the bytes there are: decoders return fewer frames silently."""
     size = path.stat().st_size
     if size == 0:
         raise AudioError(f"{path}: the file is empty (0 bytes); remove it or download it again")

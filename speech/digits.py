@@ -33,6 +33,7 @@ class DigitsConfig:
     """
 
     root: str
+    source: str = "fsdd"
     test_speaker: str = ""
     valid_speaker: str = ""
     split_seed: int = 0
@@ -59,8 +60,8 @@ class DigitsConfig:
 def read_digits(root: str | Path) -> Utterances:
     """Read every matching wav below `root`, sorted by name so that the order does not depend on the file system.
 
-    Raises `FileNotFoundError` when the folder or its wavs are missing, `ValueError` for a folder with one digit only, and
-    `AudioError` for a wav that cannot be used.
+    Raises `FileNotFoundError` when the folder or its wavs are missing, `ValueError` for a folder with one digit only,
+    and `AudioError` for a wav that cannot be used.
     """
     folder = Path(root)
     if not folder.is_dir():
@@ -76,7 +77,9 @@ def read_digits(root: str | Path) -> Utterances:
         shown = ", ".join(strange[:5])
         log.warning("%d of %d wavs are not named {digit}_{speaker}_{index}.wav: %s", len(strange), len(files), shown)
     if not matches:
-        raise ValueError(f"none of the {len(files)} wavs in {folder} is named {{digit}}_{{speaker}}_{{index}}.wav; {_WHERE}")
+        raise ValueError(
+            f"none of the {len(files)} wavs in {folder} is named {{digit}}_{{speaker}}_{{index}}.wav; {_WHERE}"
+        )
     digits = sorted({match["digit"] for _, match in matches})
     if len(digits) < 2:
         raise ValueError(f"{folder} holds only the digit {digits[0]}; use a folder with at least two digits")

@@ -5,8 +5,8 @@
     x[t, m] = clip((L[t, m] - peak) / 60 + 1, 0, 1)                 peak = max of L over the clip's valid frames
 
 The last line (level scaling) makes 0 mean silence and removes the recording level; it is a switch. Every clip is first
-cropped or zero-padded to one second, so its features depend neither on its neighbours in the batch nor on padding behind
-it. The centred frames look half a window ahead: these are features for whole clips, not for streaming.
+cropped or zero-padded to one second, so its features depend neither on its neighbours in the batch nor on padding
+behind it. The centred frames look half a window ahead: these are features for whole clips, not for streaming.
 """
 
 import warnings
@@ -24,7 +24,7 @@ FLOOR_DB = -100.0  # 10 log10 POWER_FLOOR
 class LogMelConfig:
     """Settings of `LogMel`; the defaults are the preset `gsc`.
 
-    input_rate_hz is the rate of the waveforms, sample_rate_hz the rate at which they are analysed (equal, or half of it).
+    input_rate_hz is the rate of the waveforms, sample_rate_hz the rate at which they are analysed (equal or half).
     hop_ms sets the time resolution. level_range_db is the span below the clip's peak that level scaling keeps.
     whole_clip_valid counts the zero padding of short clips as speech, as published GSC results do.
     """
@@ -50,9 +50,7 @@ class LogMelConfig:
     @classmethod
     def gsc_8k(cls, hop_ms: float = 10.0) -> "LogMelConfig":
         """8 kHz audio (for instance FSDD) with no empty mel band."""
-        return cls(
-            input_rate_hz=8000, sample_rate_hz=8000, win_length=256, n_fft=512, f_max_hz=4000.0, hop_ms=hop_ms
-        )
+        return cls(input_rate_hz=8000, sample_rate_hz=8000, win_length=256, n_fft=512, f_max_hz=4000.0, hop_ms=hop_ms)
 
     @classmethod
     def gsc_paper(cls, hop_ms: float = 10.0) -> "LogMelConfig":
@@ -82,10 +80,10 @@ class LogMelConfig:
 
 
 class LogMel(nn.Module):
-    """Waveforms `[B, samples]` with `n_samples [B]` -> features `[B, T, n_mels]` and `lengths [B]`, see the module's text.
+    """Waveforms `[B, samples]` with `n_samples [B]` -> features `[B, T, n_mels]` and `lengths [B]` (equations above).
 
-    T = 1 + floor(clip / hop) for every clip; lengths = 1 + floor(min(n_samples, clip) / hop). Steps past a clip's length
-    are 0. Samples past `n_samples` are ignored, whatever they hold. Warns with the number of empty mel bands.
+    T = 1 + floor(clip / hop) for every clip; lengths = 1 + floor(min(n_samples, clip) / hop). Steps past a clip's
+    length are 0. Samples past `n_samples` are ignored, whatever they hold. Warns with the number of empty mel bands.
     """
 
     window: torch.Tensor
@@ -95,7 +93,9 @@ class LogMel(nn.Module):
     def __init__(self, config: LogMelConfig) -> None:
         super().__init__()
         if config.hop < 1:
-            raise ValueError(f"hop_ms {config.hop_ms} is less than a sample at {config.sample_rate_hz} Hz; use a longer hop")
+            raise ValueError(
+                f"hop_ms {config.hop_ms} is less than a sample at {config.sample_rate_hz} Hz; use a longer hop"
+            )
         if config.input_rate_hz not in (config.sample_rate_hz, 2 * config.sample_rate_hz):
             raise ValueError(
                 f"got waveforms of {config.input_rate_hz} Hz for an analysis at {config.sample_rate_hz} Hz; "
@@ -186,3 +186,13 @@ def pad_waveforms(waveforms: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tens
     for row, waveform in zip(stacked, waveforms, strict=True):
         row[: len(waveform)] = torch.from_numpy(waveform)
     return stacked, n_samples
+
+
+def hz_to_mel(frequency_hz: torch.Tensor | float) -> torch.Tensor:
+    """HTK mel: 2595 log10(1 + f / 700)."""
+    return 2595 * torch.log10(1 + torch.as_tensor(frequency_hz) / 700)
+
+
+def mel_to_hz(mel: torch.Tensor | float) -> torch.Tensor:
+    """Inverse of `hz_to_mel`."""
+    return 700 * (10 ** (torch.as_tensor(mel) / 2595) - 1)

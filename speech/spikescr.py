@@ -12,14 +12,16 @@ and 1 + 15*depth future steps in convolutions: it cannot stream.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from accel.spiking.attention import CausalAttentionState, causal_attention, rotate, spiking_attention
+from accel.spiking.dropout import Dropout
 from accel.spiking.functional import LIFParameters, LIFState
 from accel.spiking.neuron import LIF
 from accel.spiking.norm import LinearNorm, SequenceBatchNorm, mask_steps
@@ -39,7 +41,7 @@ class SpikeSCRConfig:
     attn_window: int | None = None  # steps of the past that causal attention sees; None: all of it
 
     def build(self, n_inputs: int, n_classes: int) -> "SpikeSCR":
-        return SpikeSCR(n_inputs, n_classes, self)
+        return SpikeSCR(n_inputs=n_inputs, n_classes=n_classes, **asdict(self))
 
 
 class Neurons(nn.Module):
@@ -50,7 +52,7 @@ class Neurons(nn.Module):
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
         self.lif = LIF(self.PARAMETERS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, state: LIFState | None) -> tuple[Tensor, LIFState]:
         spikes, state = self.lif(x, state)
@@ -244,21 +246,34 @@ class SpikeSCRState(NamedTuple):
     position: int
 
 
-class SpikeSCR(nn.Module):
-    """x [T, B, n_inputs], lengths [B] -> per-step logits [T, B, n_classes].
+class SpikeSCR(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=["spiking", "keyword-spotting"]):
+    """x [T, B, n_inputs], lengths [B] -> per-step logits [T, B, n_classes]; sizes as in SpikeSCRConfig.
 
-    Logits of padded steps mean nothing; `log_mean_probability` reads out the valid ones. Parameters: 3NC + 3C for the
-    embedding, 8C^2 + 4CH + 34C... per block as its layers say, C*classes for the head, with C width and H hidden width.
+    Logits of padded steps mean nothing; `log_mean_probability` reads out the valid ones. `save_pretrained` and
+    `from_pretrained` write and read a folder of config.json and model.safetensors.
     """
 
-    def __init__(self, n_inputs: int, n_classes: int, config: SpikeSCRConfig) -> None:
+    def __init__(
+        self,
+        *,
+        n_inputs: int,
+        n_classes: int,
+        width: int = 128,
+        heads: int = 8,
+        depth: int = 1,
+        mlp_ratio: int = 1,
+        dropout: float = 0.1,
+        causal: bool = False,
+        attn_window: int | None = None,
+    ) -> None:
         super().__init__()
-        if config.attn_window is not None and not (config.causal and config.attn_window >= 1):
-            raise ValueError(f"attn_window={config.attn_window} needs causal=true and at least 1 step")
+        if attn_window is not None and not (causal and attn_window >= 1):
+            raise ValueError(f"attn_window={attn_window} needs causal=true and at least 1 step; leave it null")
+        config = SpikeSCRConfig(width, heads, depth, mlp_ratio, dropout, causal, attn_window)
         self.n_inputs, self.n_classes, self.config = n_inputs, n_classes, config
         self.embedding = SpikingEmbedding(n_inputs, config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(config.width, n_classes, bias=False)
         for parameter in self.parameters():
             if parameter.dim() >= 2:

@@ -2,7 +2,7 @@
 
 A source-filter synthesiser after Klatt (JASA 67:971, 1980). A glottal pulse train passes three second-order resonators
 
-    y[n] = a x[n] + b y[n-1] + c y[n-2],   c = -exp(-2 pi B / fs),  b = 2 exp(-pi B / fs) cos(2 pi F / fs),  a = 1 - b - c
+    y[n] = a x[n] + b y[n-1] + c y[n-2],  c = -exp(-2 pi B / fs), b = 2 exp(-pi B / fs) cos(2 pi F / fs), a = 1 - b - c
 
 in cascade, whose frequencies F glide linearly between the targets of the word's phones; friction and bursts are white
 noise through one resonator. Vowel targets: men of Peterson and Barney (JASA 24:175, 1952). A voice is a pitch, a
@@ -34,14 +34,12 @@ class Phone(NamedTuple):
     friction_width_hz: float = 1500.0
 
 
-I_BEET = Phone((270, 2290, 3010), 130)
 I_BIT = Phone((390, 1990, 2550), 90)
 E_BET = Phone((530, 1840, 2480), 150)
 A_FATHER = Phone((730, 1090, 2440), 180)
 AW_LAW = Phone((570, 840, 2410), 200)
 U_BOOK = Phone((440, 1020, 2240), 110)
 UH_BUT = Phone((640, 1190, 2390), 160)
-ER_BIRD = Phone((490, 1350, 1690), 80)
 Y = Phone((260, 2250, 3000), 70, voicing=0.6)
 L = Phone((360, 1100, 2600), 80, voicing=0.6)
 R = Phone((330, 1150, 1550), 80, voicing=0.6)
@@ -51,11 +49,11 @@ F = Phone((300, 1100, 2300), 120, voicing=0.0, friction=0.12, friction_hz=4500, 
 CLOSURE_T = Phone((280, 1750, 2600), 60, voicing=0.0)
 BURST_T = Phone((300, 1750, 2600), 30, voicing=0.0, friction=0.5, friction_hz=4200, friction_width_hz=2000)
 CLOSURE_P = Phone((280, 900, 2300), 70, voicing=0.0)
-BURST_P = Phone((300, 900, 2300), 25, voicing=0.0, friction=0.3, friction_hz=1000, friction_width_hz=1500)
+BURST_P = Phone((300, 900, 2300), 25, voicing=0.0, friction=0.8, friction_hz=1200, friction_width_hz=1200)
 CLOSURE_D = Phone((250, 1700, 2600), 40, voicing=0.15)
 BURST_D = Phone((280, 1700, 2600), 15, voicing=0.4, friction=0.3, friction_hz=3800, friction_width_hz=2000)
 CLOSURE_G = Phone((250, 1900, 2400), 45, voicing=0.15)
-BURST_G = Phone((280, 1900, 2400), 25, voicing=0.4, friction=0.4, friction_hz=2000, friction_width_hz=800)
+BURST_G = Phone((280, 1900, 2400), 25, voicing=0.4, friction=0.8, friction_hz=2000, friction_width_hz=800)
 
 WORDS: tuple[tuple[str, tuple[Phone, ...]], ...] = (
     ("yes", (Y, E_BET, S)),
@@ -64,7 +62,7 @@ WORDS: tuple[tuple[str, tuple[Phone, ...]], ...] = (
     ("down", (CLOSURE_D, BURST_D, A_FATHER, U_BOOK, N)),
     ("left", (L, E_BET, F, CLOSURE_T, BURST_T)),
     ("right", (R, A_FATHER, I_BIT, CLOSURE_T, BURST_T)),
-    ("here", (F, I_BEET, ER_BIRD)),
+    ("on", (A_FATHER, N)),
     ("off", (AW_LAW, F)),
     ("stop", (S, CLOSURE_T, BURST_T, A_FATHER, CLOSURE_P, BURST_P)),
     ("go", (CLOSURE_G, BURST_G, AW_LAW, U_BOOK)),
@@ -75,9 +73,10 @@ WORDS: tuple[tuple[str, tuple[Phone, ...]], ...] = (
 class SyntheticConfig:
     """Size and seed of the synthetic set. A smaller set is the beginning of a larger one: same voices, same takes.
 
-    n_words counts from the start of `WORDS` (2 to 10); n_test_speakers and n_valid_speakers are held out by `split_seed`.
+    n_words counts from the start of `WORDS` (2 to 10); `split_seed` draws the n_test_speakers and n_valid_speakers.
     """
 
+    source: str = "synthetic"
     n_words: int = 10
     n_speakers: int = 20
     takes: int = 10
@@ -87,7 +86,7 @@ class SyntheticConfig:
     split_seed: int = 0
 
     def load(self) -> Utterances:
-        """All clips, unsplit; about ten seconds for the default size on one core."""
+        """All clips, unsplit; about five seconds for the default size on one core."""
         return synthesise_keywords(n_words=self.n_words, n_speakers=self.n_speakers, takes=self.takes, seed=self.seed)
 
     def build(self) -> SpeechSplits:
@@ -154,11 +153,11 @@ class _Take(NamedTuple):
 
 
 def _speak(phones: tuple[Phone, ...], voices: list[Voice], rngs: list[np.random.Generator]) -> list[np.ndarray]:
-    """One word in many voices. All takes share the loop over samples, so it costs NumPy calls per sample, not per clip."""
+    """One word in many voices. All takes share the loop over samples: NumPy calls per sample, not per clip."""
     takes = [_articulate(phones, voice, rng) for voice, rng in zip(voices, rngs, strict=True)]
     voiced = _lanes([take.glottis for take in takes])
     for formant, width_hz in enumerate(BANDWIDTHS_HZ):
-        voiced = resonate(voiced, _lanes([take.formants_hz[formant] for take in takes]), np.float64(width_hz))
+        voiced = resonate(voiced, _lanes([take.formants_hz[formant] for take in takes]), width_hz)
     friction_hz = _lanes([take.friction_hz for take in takes])
     friction_width_hz = _lanes([take.friction_width_hz for take in takes])
     # A resonator has gain 1 at 0 Hz; friction should have about gain 1 at its own frequency instead.
@@ -229,8 +228,8 @@ def _glottal_pulses(n: int, f0_hz: float, jitter: np.ndarray) -> np.ndarray:
     return lfilter([1.0], [1.0, -0.95], pulses - pulses.mean())
 
 
-def resonate(signal: np.ndarray, centre_hz: np.ndarray, width_hz: np.ndarray) -> np.ndarray:
-    """Second-order resonator whose centre may move every sample: signal and centre_hz `[samples, lanes]`, gain 1 at 0 Hz."""
+def resonate(signal: np.ndarray, centre_hz: np.ndarray, width_hz: np.ndarray | float) -> np.ndarray:
+    """Second-order resonator whose centre may move: signal and centre_hz `[samples, lanes]`, gain 1 at 0 Hz."""
     radius = np.exp(-np.pi * width_hz / SAMPLE_RATE_HZ)
     c = np.broadcast_to(-(radius**2), centre_hz.shape)
     b = 2 * radius * np.cos(2 * np.pi * centre_hz / SAMPLE_RATE_HZ)

@@ -32,12 +32,12 @@ class Utterances:
         if sizes == {0}:
             raise ValueError("got no utterances; use a source or a selection that holds at least one clip")
         if len(sizes) != 1:
-            raise ValueError(f"waveforms, labels, speakers and names differ in length: {sorted(sizes)}; give one per clip")
+            raise ValueError(f"waveforms, labels, speakers, names differ in length: {sorted(sizes)}; give one per clip")
         if len(self.class_names) < 2:
-            raise ValueError(f"got {len(self.class_names)} class ({self.class_names}); use a source of two or more classes")
+            raise ValueError(f"got the classes {self.class_names}; use a source of two or more")
         if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
             raise ValueError(
-                f"labels span {self.labels.min()}..{self.labels.max()}; use indices into the {len(self.class_names)} classes"
+                f"labels span {self.labels.min()}..{self.labels.max()}; use 0..{len(self.class_names) - 1}, the classes"
             )
         bad = [n for n, w in zip(self.names, self.waveforms, strict=True) if len(w) == 0 or not np.isfinite(w).all()]
         if bad:
@@ -73,7 +73,8 @@ class Utterances:
         wanted = set(speakers)
         absent = sorted(wanted - set(self.speakers))
         if absent:
-            raise ValueError(f"no utterances of speaker {', '.join(absent)}; use one of {', '.join(self.speaker_names())}")
+            present = ", ".join(self.speaker_names())
+            raise ValueError(f"no utterances of speaker {', '.join(absent)}; use one of {present}")
         return self.select(i for i, speaker in enumerate(self.speakers) if speaker in wanted)
 
 

@@ -1,0 +1,91 @@
+"""A run folder: what training leaves there, and how other verbs read it back.
+
+    config.yaml      resolved configuration          metrics.csv    one row an epoch
+    checkpoints/     best.ckpt, last.ckpt            result.json    best epoch, test accuracy, seconds
+    model/           config.json, model.safetensors, preprocessor_config.json, README.md
+    report.html      the whole story on one page
+"""
+
+import contextlib
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
+
+from pipelines.files import read_json, whole, write_json
+from pipelines.schema import SOURCES, TrainConfig
+from speech.features import LogMelConfig
+from speech.spikescr import SpikeSCR
+
+RETRAIN = "train again with `spikeloom train … overwrite=true`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model with what it needs to be used: the front end and the names of its classes."""
+
+    model: SpikeSCR
+    features: LogMelConfig
+    class_names: tuple[str, ...]
+
+
+def save_model(folder: Path, trained: TrainedModel, card: str) -> None:
+    """Write the model folder, whole or not at all. `card` is the README.md people read first."""
+    with whole(folder) as partial:
+        partial.mkdir(parents=True)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        trained.model.save_pretrained(partial)
+        write_json(
+            partial / "preprocessor_config.json",
+            {"class_names": list(trained.class_names), "features": asdict(trained.features)},
+        )
+
+
+def load_model(folder: Path) -> TrainedModel:
+    """Read a model folder. Raises ValueError naming the file that is missing or damaged, and the remedy."""
+    preprocessor = read_json(folder / "preprocessor_config.json", RETRAIN)
+    read_json(folder / "config.json", RETRAIN)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise ValueError(f"{weights} is missing; {RETRAIN}")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # the hub client announces local loading
+            model = SpikeSCR.from_pretrained(folder, strict=True)
+        return TrainedModel(
+            model=model.eval(),
+            features=LogMelConfig(**preprocessor["features"]),
+            class_names=tuple(preprocessor["class_names"]),
+        )
+    except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{weights} does not hold the model its config.json describes ({reason}); {RETRAIN}") from error
+
+
+def save_config(run: Path, config: TrainConfig) -> None:
+    with whole(run / "config.yaml") as partial:
+        OmegaConf.save(OmegaConf.structured(config), partial)
+
+
+def load_config(run: Path) -> TrainConfig:
+    """The configuration a run was trained with. Raises ValueError naming the file and the remedy."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: {run} is not a finished run; give run=FOLDER of `spikeloom train`")
+    try:
+        values = OmegaConf.load(path)
+        return _typed(values)
+    except (OmegaConfBaseException, OSError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]}); {RETRAIN}") from error
+
+
+def _typed(values: Any) -> TrainConfig:
+    """Values of config.yaml under their shapes; `data.source` names the shape of the data node."""
+    data = OmegaConf.structured(SOURCES[values.data.source])
+    shaped = OmegaConf.merge(OmegaConf.structured(TrainConfig), {"data": data}, values)
+    config = OmegaConf.to_object(shaped)
+    assert isinstance(config, TrainConfig)
+    return config

@@ -1,0 +1,130 @@
+"""The one classification task Lightning trains, whatever the domain, and what keeps its runs reproducible."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from pipelines.files import write_csv
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW; linear warm-up per iteration, then a cosine to eta_min over the rest (or with its own period)."""
+
+    lr: float = 2e-3
+    weight_decay: float = 5e-3
+    warmup_epochs: float = 1.0
+    eta_min: float = 0.0
+    cosine_period_epochs: float | None = None  # null: one fall over all epochs
+    label_smoothing: float = 0.0
+
+
+def learning_rate_factor(iteration: int, per_epoch: int, epochs: int, config: OptimizerConfig) -> float:
+    """Share of the base rate at an optimiser step: k/warm-up up to 1, then eta_min + (1 - eta_min)(1 + cos)/2."""
+    warmup = round(config.warmup_epochs * per_epoch)
+    if iteration < warmup:
+        return (iteration + 1) / warmup
+    period = config.cosine_period_epochs
+    span = period * per_epoch if period is not None else epochs * per_epoch - warmup
+    low = config.eta_min / config.lr
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(1, span)))
+
+
+class ClassificationTask(lightning.LightningModule):
+    """Trains `model` by the negative log-likelihood of `log_probabilities(model, batch)` [B, classes].
+
+    A batch has int64 `labels` [B]. Validation logs the exact accuracy (correct / total) and mean loss.
+    """
+
+    def __init__(
+        self, model: nn.Module, n_classes: int, optimizer: OptimizerConfig, log_probabilities: Callable[[Any, Any], Tensor]
+    ) -> None:
+        super().__init__()
+        self.model, self.optimizer_config, self.log_probabilities = model, optimizer, log_probabilities
+        self.valid_accuracy = MulticlassAccuracy(num_classes=n_classes, average="micro")
+        self.train_loss, self.valid_loss = MeanMetric(), MeanMetric()
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        log_p = self.log_probabilities(self.model, batch)
+        smoothing = self.optimizer_config.label_smoothing
+        loss = (1 - smoothing) * F.nll_loss(log_p, batch.labels) - smoothing * log_p.mean()
+        self.train_loss(loss.detach(), weight=len(batch.labels))
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, batch_size=len(batch.labels))
+        return loss
+
+    def validation_step(self, batch: Any, batch_index: int) -> None:
+        log_p = self.log_probabilities(self.model, batch)
+        self.valid_accuracy(log_p, batch.labels)
+        self.valid_loss(F.nll_loss(log_p, batch.labels), weight=len(batch.labels))
+        self.log("valid_loss", self.valid_loss, batch_size=len(batch.labels))
+        self.log("valid_accuracy", self.valid_accuracy, batch_size=len(batch.labels), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        config = self.optimizer_config
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        per_epoch = math.ceil(self.trainer.estimated_stepping_batches / self.trainer.max_epochs)  # type: ignore[operator]
+        epochs = self.trainer.max_epochs or 1
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda i: learning_rate_factor(i, per_epoch, epochs, config)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Reseed(Callback):
+    """Seeds torch by (seed, epoch) as each epoch starts, so a resumed run drops the same units as an unbroken one."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch)
+
+
+class History(Callback):
+    """One row of metrics an epoch, kept in the checkpoint and written to metrics.csv, so a resumed run has them all."""
+
+    def __init__(self, path: Path, *, say: bool) -> None:
+        self.path, self.say = path, say
+        self.rows: list[dict[str, float]] = []  # epoch, train_loss, valid_loss, valid_accuracy, lr
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        found = trainer.callback_metrics
+        row = {"epoch": float(trainer.current_epoch)}
+        row |= {name: float(found[name]) for name in ("train_loss", "valid_loss", "valid_accuracy") if name in found}
+        row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self.rows.append(row)
+        write_csv(self.path, self.rows)
+        if self.say:
+            of = trainer.max_epochs
+            print(
+                f"epoch {trainer.current_epoch + 1:3d}/{of}  train loss {row['train_loss']:.3f}  "
+                f"validation loss {row['valid_loss']:.3f}  accuracy {100 * row['valid_accuracy']:.1f} %",
+                flush=True,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint under a temporary name first: a kill leaves the previous one whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        partial = f"{path}.{os.getpid()}.partial"
+        super().save_checkpoint(checkpoint, partial, storage_options)
+        os.replace(partial, path)

@@ -1,0 +1,155 @@
+"""Augmentation of log-mel features, for training only: masks, and optionally another vocal tract, tempo and level.
+
+Every number is a pure function of (seed, epoch, sample id, draw), so a clip is augmented alike in any batch, any
+worker and any resumed run. Masks follow SpecAugment (Park et al., arXiv 1904.08779), one of each kind a sample. The
+vocal-tract warp multiplies the frequencies of a clip by one factor a (Jaitly and Hinton, ICML workshop 2013), which on
+the mel axis is a curve, read exactly:
+
+    out[t, n] = in[t / stretch, band(f_n / a)]     f_n: centre of band n in Hz,  band(f): where f lies on the mel axis
+
+A linear stretch of the mel axis and a shift by a real number of bands can follow; all of it is one linear reading
+along the bands. Reading along time is linear too.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from speech.features import LogMelConfig, hz_to_mel, mel_to_hz
+
+_N_DRAWS = 10
+
+
+@dataclass
+class AugmentationConfig:
+    """Strengths; 0 switches a part off. The masks are on by default, everything else is off.
+
+    frequency_mask_bands: a mask covers 0 to this many bands. time_mask_fraction: 0 to this share of the valid steps.
+    vocal_tract: frequencies are multiplied by U(1 - w, 1 + w). mel_stretch: the mel axis is scaled about its low end by
+    U(1 - w, 1 + w). mel_shift_bands: it moves by U(-s, s) bands. time_stretch: the duration is multiplied by
+    U(1 - r, 1 + r), which changes the lengths. level: U(-g, g) is added, in units of the features. noise_floor: cells
+    are raised to at least the floor of silence + U(0, h), in units of the features.
+    """
+
+    frequency_mask_bands: int = 10
+    time_mask_fraction: float = 0.25
+    vocal_tract: float = 0.0
+    mel_stretch: float = 0.0
+    mel_shift_bands: float = 0.0
+    time_stretch: float = 0.0
+    level: float = 0.0
+    noise_floor: float = 0.0
+
+    def build(self, features: LogMelConfig, seed: int) -> "Augmentation":
+        return Augmentation(self, features, seed=seed)
+
+
+class Augmentation:
+    """Augments batches of the features that `LogMel` with `features` makes; stateless, so calls come in any order."""
+
+    def __init__(self, config: AugmentationConfig, features: LogMelConfig, *, seed: int) -> None:
+        for name in ("vocal_tract", "mel_stretch", "time_stretch", "time_mask_fraction"):
+            value = getattr(config, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {value}; use for example 0.2, or 0 for off")
+        for name in ("frequency_mask_bands", "mel_shift_bands", "level", "noise_floor"):
+            if getattr(config, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(config, name)}; use 0 for off")
+        if config.frequency_mask_bands > features.n_mels:
+            raise ValueError(
+                f"frequency_mask_bands {config.frequency_mask_bands} exceeds {features.n_mels} bands; use less"
+            )
+        self.config = config
+        self.seed = seed
+        self.fill = features.floor
+        self.low_mel = float(hz_to_mel(features.f_min_hz))
+        # Triangles stand at equal distances; n_mels of them have their first and last foot at f_min and f_max.
+        self.mel_per_band = (float(hz_to_mel(features.f_max_hz)) - self.low_mel) / (features.n_mels + 1)
+
+    def __call__(
+        self, features: torch.Tensor, lengths: torch.Tensor, sample_ids: torch.Tensor, epoch: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`[B, T, N]`, int64 `[B]`, int64 `[B]` -> new features `[B, T', N]` and lengths; the inputs stay untouched.
+
+        T' is T, or the longest stretched length. Steps past a length are 0.
+        """
+        config = self.config
+        draw = torch.from_numpy(keyed_uniform(self.seed, epoch, sample_ids.numpy(), _N_DRAWS)).to(torch.float32)
+        if config.vocal_tract or config.mel_stretch or config.mel_shift_bands:
+            features = lerp_gather(features, self._bands(draw[:, 0:3], features.shape[2]), dim=2)
+        if config.time_stretch:
+            features, lengths = stretch_time(features, lengths, 1 + config.time_stretch * (2 * draw[:, 3] - 1))
+        if config.level or config.noise_floor:
+            level = config.level * (2 * draw[:, 4] - 1)
+            quietest = self.fill + config.noise_floor * draw[:, 5]
+            features = torch.maximum(features + level[:, None, None], quietest[:, None, None])
+        n_steps, n_bands = features.shape[1:]
+        band = torch.arange(n_bands)
+        step = torch.arange(n_steps)
+        width = torch.floor(draw[:, 6] * (config.frequency_mask_bands + 1))
+        low = torch.floor(draw[:, 7] * (n_bands - width + 1))
+        masked_bands = (band >= low[:, None]) & (band < (low + width)[:, None])
+        width = torch.floor(draw[:, 8] * (torch.floor(config.time_mask_fraction * lengths) + 1))
+        start = torch.floor(draw[:, 9] * (lengths - width + 1))
+        masked_steps = (step >= start[:, None]) & (step < (start + width)[:, None])
+        features = features.masked_fill(masked_bands[:, None, :] | masked_steps[:, :, None], self.fill)
+        return features.masked_fill((step >= lengths[:, None])[:, :, None], 0.0), lengths
+
+    def _bands(self, draw: torch.Tensor, n_bands: int) -> torch.Tensor:
+        """Where each output band reads: `[B, 3]` draws -> positions `[B, N]`; beyond an edge it reads the edge."""
+        spread = 2 * draw - 1
+        tract = 1 + self.config.vocal_tract * spread[:, 0:1]
+        stretch = 1 + self.config.mel_stretch * spread[:, 1:2]
+        shift = self.config.mel_shift_bands * spread[:, 2:3]
+        # From output to input, so each change is undone: the shift, the stretch, then the factor on frequencies.
+        position = (torch.arange(n_bands) - shift) / stretch
+        centre_hz = mel_to_hz(self.low_mel + (position + 1) * self.mel_per_band).clamp(min=0)
+        position = (hz_to_mel(centre_hz / tract) - self.low_mel) / self.mel_per_band - 1
+        return position.clamp(0, n_bands - 1)
+
+
+def stretch_time(
+    features: torch.Tensor, lengths: torch.Tensor, factor: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Multiply durations: `[B, T, N]`, `[B]`, factors `[B]` -> `[B, T', N]` and round(lengths * factor), at least 1.
+
+    The first and the last valid step stay the first and the last.
+    """
+    stretched = torch.round(lengths * factor).long().clamp(min=1)
+    pace = (lengths - 1) / (stretched - 1).clamp(min=1)
+    steps = torch.arange(int(stretched.max())) * pace[:, None]
+    return lerp_gather(features, torch.minimum(steps, (lengths - 1)[:, None]), dim=1), stretched
+
+
+def lerp_gather(values: torch.Tensor, positions: torch.Tensor, dim: int) -> torch.Tensor:
+    """Read `[B, T, N]` at real `positions [B, M]` along `dim` (1 or 2), linearly between neighbours."""
+    below = positions.floor().long()
+    weight = positions - below
+    above = (below + 1).clamp(max=values.shape[dim] - 1)
+    sample = torch.arange(len(values))[:, None]
+    if dim == 1:  # whole rows
+        return torch.lerp(values[sample, below], values[sample, above], weight[:, :, None])
+    shape = (len(values), values.shape[1], positions.shape[1])
+    low = values.gather(2, below[:, None, :].expand(shape))
+    high = values.gather(2, above[:, None, :].expand(shape))
+    return torch.lerp(low, high, weight[:, None, :])
+
+
+def keyed_uniform(seed: int, epoch: int, sample_ids: np.ndarray, n_draws: int) -> np.ndarray:
+    """float64 `[len(sample_ids), n_draws]` in [0, 1): each number depends only on (seed, epoch, sample id, draw).
+
+    A counter-based generator: the SplitMix64 mixer (Steele et al., OOPSLA 2014) applied to the key, one part at a time.
+    """
+    key = np.zeros((), np.uint64)
+    for part in (np.uint64(seed % 2**64), np.uint64(epoch), sample_ids.astype(np.uint64)[:, None], np.arange(n_draws)):
+        key = _mix(key ^ np.asarray(part, dtype=np.uint64))
+    return (key >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is the point
+        z = z + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
