@@ -51,7 +51,9 @@ def main(argv: list[str] | None = None) -> None:
     if verb in POSITIONAL and rest and re.fullmatch(r"\w+", rest[0]):
         rest[0] = f"{POSITIONAL[verb]}={rest[0]}"
     for argument in rest:
-        if not argument.startswith("-") and "=" not in argument and not argument.startswith("~"):
+        if argument.startswith(("+", "~")):
+            fail(f"{argument}: keys cannot be added or removed; write key=value (`spikeloom {verb} --help` lists the keys)")
+        if not argument.startswith("-") and "=" not in argument:
             fail(f"{argument!r} is not an override; write key=value (`spikeloom {verb} --help`)")
     dispatch(verb, rest)
 
@@ -71,17 +73,18 @@ def dispatch(verb: str, overrides: list[str]) -> None:
     def job(values: Any) -> None:
         config = OmegaConf.to_object(values)
         run: Callable[[Any], None] = import_module(f"pipelines.{verb}").run
-        run(config)
+        try:
+            run(config)
+        except (ValueError, OSError) as error:  # inside the job: Hydra would print a line of its own first
+            if os.environ.get("SPIKELOOM_TRACEBACK"):
+                raise
+            fail(" ".join(str(error).split()))
 
     sys.argv = ["spikeloom", *overrides]
     try:
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name=verb)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error, verb, overrides))
-    except (ValueError, OSError) as error:
-        if os.environ.get("SPIKELOOM_TRACEBACK"):
-            raise
-        fail(f"{' '.join(str(error).split())}")
     except KeyboardInterrupt:
         fail("interrupted; a training run goes on with resume=true")
 
