@@ -44,10 +44,15 @@ class TrainConfig:
 
 
 @dataclass
+class OtherFolder:
+    root: str | None = None
+
+
+@dataclass
 class EvaluateConfig:
     run: str = MISSING
     split: str = "test"  # train, valid, test or all
-    root: str | None = None  # score another folder of the same layout instead of the run's own data
+    data: OtherFolder = field(default_factory=OtherFolder)  # root: a folder to score instead of the run's own data
     out: str | None = None  # JSON file; default RUN/evaluation.json
 
 
@@ -69,7 +74,7 @@ class SimulateConfig:
 @dataclass
 class DemoConfig:
     run: str = "runs/demo"
-    epochs: int = 12
+    epochs: int = 16
     seed: int = 0
     chip: str = "neuromc"
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
+from accel.report import render
+from pipelines import story
 from pipelines.files import read_json, write_json
 from pipelines.process import on_terminal, set_up
 from pipelines.runs import TrainedModel, save_config, save_model
@@ -86,12 +88,35 @@ def train(config: TrainConfig) -> dict[str, Any]:
     }
     trained = TrainedModel(model=model.eval(), features=config.features, class_names=data.class_names)
     save_model(run / "model", trained, model_card(result, data))
+    tell(run, trained, data, result)
     write_json(run / "result.json", result)
     log.info(
         "test accuracy %.1f %% on %d clips of %s, at the best validation epoch (%d) -> %s",
         100 * result["test_accuracy"], len(test), ", ".join(result["test_speakers"]), result["best_epoch"] + 1, run,
     )  # fmt: skip
     return result
+
+
+def tell(run: Path, trained: TrainedModel, data: SpeechDataModule, result: dict[str, Any]) -> None:
+    """report.html of a training run."""
+    render(
+        f"{result['name']}: SpikeSCR with {result['parameters']:,} parameters",
+        f"Trained on {', '.join(result['train_speakers'])}; the epoch was chosen on {', '.join(result['valid_speakers'])}; "
+        f"tested once on {', '.join(result['test_speakers'])}, whom it had never heard.",
+        [
+            *story.hearing(trained, data.test_utterances, data.test_set),
+            story.learning(run, result["best_epoch"]),
+            *story.recognising(trained, data.test_set),
+            story.provenance(result),
+        ],
+        run / "report.html",
+        {
+            "test accuracy": f"{100 * result['test_accuracy']:.1f} %",
+            "test clips": str(result["test_clips"]),
+            "validation accuracy": f"{100 * result['valid_accuracy']:.1f} %",
+            "training time": f"{result['seconds']:.0f} s",
+        },
+    )
 
 
 def claim_folder(run: Path, config: TrainConfig) -> dict[str, Any] | None:

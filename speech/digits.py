@@ -29,7 +29,8 @@ class DigitsConfig:
     """Where the digits are and who is held out.
 
     root: folder of wavs, or the folder that holds `recordings/`; test_speaker, valid_speaker: names, or empty to draw
-    one each by `split_seed`.
+    one each by `split_seed`. valid_fraction > 0: no voice is spent on validation; this share of the training voices'
+    clips is held out instead, which can choose an epoch but says nothing about unheard voices.
     """
 
     root: str
@@ -37,6 +38,7 @@ class DigitsConfig:
     test_speaker: str = ""
     valid_speaker: str = ""
     split_seed: int = 0
+    valid_fraction: float = 0.0
 
     def load(self) -> Utterances:
         """All recordings, unsplit."""
@@ -47,6 +49,9 @@ class DigitsConfig:
         utterances = self.load()
         test = self.test_speaker
         valid = self.valid_speaker
+        if self.valid_fraction:
+            test = test or choose_speakers(utterances.speaker_names(), 1, self.split_seed)[0]
+            return split_off_clips(utterances, test, self.valid_fraction, self.split_seed)
         if not test:
             test = choose_speakers([s for s in utterances.speaker_names() if s != valid], 1, self.split_seed)[0]
         if not valid:
@@ -55,6 +60,20 @@ class DigitsConfig:
                 raise ValueError(f"{self.root} holds one speaker ({test}); a split by speaker needs at least three")
             valid = choose_speakers(others, 1, self.split_seed)[0]
         return split_by_speaker(utterances, test_speakers=[test], valid_speakers=[valid])
+
+
+def split_off_clips(utterances: Utterances, test_speaker: str, valid_fraction: float, seed: int) -> SpeechSplits:
+    """Test: all clips of one speaker. Validation: a random share of the other speakers' clips. Training: the rest."""
+    if not 0 < valid_fraction < 1:
+        raise ValueError(f"valid_fraction must lie in (0, 1), got {valid_fraction}; use 0.1")
+    test = utterances.of_speakers([test_speaker])
+    others = [i for i, speaker in enumerate(utterances.speakers) if speaker != test_speaker]
+    order = np.random.default_rng(seed).permutation(others)
+    n_valid = round(valid_fraction * len(others))
+    if not 0 < n_valid < len(others):
+        raise ValueError(f"valid_fraction {valid_fraction} of {len(others)} clips leaves a set empty; use 0.1")
+    valid, train = sorted(order[:n_valid]), sorted(order[n_valid:])
+    return SpeechSplits(train=utterances.select(train), valid=utterances.select(valid), test=test)
 
 
 def read_digits(root: str | Path) -> Utterances:

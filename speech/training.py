@@ -1,10 +1,13 @@
-"""How a speech batch becomes class probabilities: the only thing a training task must know about this domain."""
+"""How a speech batch becomes class probabilities, and what the neurons did meanwhile."""
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from speech.datamodule import Draw, FeatureSet, SpeechBatch
-from speech.spikescr import SpikeSCR, log_mean_probability
+from speech.spikescr import Neurons, SpikeSCR, log_mean_probability
 
 PREDICTION_BATCH = 64
 
@@ -25,3 +28,44 @@ def predict(model: SpikeSCR, features: FeatureSet) -> Tensor:
         ]
     model.train(was_training)
     return torch.cat(parts)
+
+
+def record_spikes(model: SpikeSCR, features: Tensor) -> dict[str, np.ndarray]:
+    """What every neuron did during one clip: features [T, N] -> layer name -> spikes [T, channels], in order of use."""
+    spikes: dict[str, np.ndarray] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda module, args, out: spikes.__setitem__(name, out[0].flatten(1).numpy())
+
+    hooks = [
+        module.register_forward_hook(keep(layer_name(path)))
+        for path, module in model.named_modules()
+        if isinstance(module, Neurons)
+    ]
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        model(features[:, None])
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return spikes
+
+
+def layer_name(path: str) -> str:
+    """`blocks.0.attention.qkv_neurons` as a person reads it: `block 1, attention: qkv`."""
+    parts = path.removesuffix("neurons").rstrip("_.").split(".")
+    if parts[0] != "blocks":
+        return parts[0]
+    branch = parts[2].replace("_", " ")
+    return f"block {int(parts[1]) + 1}, {branch}: {parts[3].replace('_', ' ')}"
+
+
+def spike_rates(model: SpikeSCR, features: FeatureSet, clips: int = 64) -> dict[str, float]:
+    """Share of neurons that fire in a step, by layer, over the valid steps of the first `clips` clips."""
+    counts: dict[str, tuple[float, int]] = {}
+    for i in range(min(clips, len(features))):
+        for name, spikes in record_spikes(model, features.features[i, : int(features.lengths[i])]).items():
+            fired, places = counts.get(name, (0.0, 0))
+            counts[name] = (fired + float(spikes.sum()), places + spikes.size)
+    return {name: fired / places for name, (fired, places) in counts.items()}
