@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+import accel.spiking.ops  # noqa: F401, registers spikeloom::lif and ::plif
 from accel.spiking.surrogate import Rectangular, from_code
 from accel.trainer.workload import Density, InputKind, Layer, Neuron, Unsupported, Workload
 
@@ -23,18 +24,20 @@ aten, ops = torch.ops.aten, torch.ops
 
 # Reshapes move no data that a chip would pay for.
 VIEWS = frozenset({
-    aten.view.default, aten.reshape.default, aten.permute.default, aten.transpose.int, aten.t.default, aten.flatten.using_ints,
-    aten.unflatten.int, aten.squeeze.dim, aten.squeeze.default, aten.unsqueeze.default, aten.select.int, aten.slice.Tensor,
-    aten.split.Tensor, aten.chunk.default, aten.contiguous.default, aten.expand.default, aten.detach.default,
-    aten.alias.default, aten.unbind.int, aten.to.dtype, aten._to_copy.default, aten.numpy_T.default, aten.movedim.int,
+    aten.view.default, aten.reshape.default, aten.permute.default, aten.transpose.int, aten.t.default,
+    aten.flatten.using_ints, aten.unflatten.int, aten.squeeze.dim, aten.squeeze.default, aten.unsqueeze.default,
+    aten.select.int, aten.slice.Tensor, aten.split.Tensor, aten.chunk.default, aten.contiguous.default,
+    aten.expand.default, aten.detach.default, aten.alias.default, aten.unbind.int, aten.to.dtype,
+    aten._to_copy.default, aten.numpy_T.default, aten.movedim.int,
 })  # fmt: skip
 # Operations on every element; a dropout that is switched off, a copy and a concatenation count as one each.
 ELEMENTWISE = frozenset({
-    aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.relu.default, aten.gelu.default,
-    aten.sigmoid.default, aten.tanh.default, aten.softmax.int, aten.log_softmax.int, aten.where.self, aten.where.ScalarOther,
-    aten.mean.dim, aten.sum.dim_IntList, aten.dropout.default, aten.stack.default, aten.cat.default, aten.clone.default,
-    aten.max_pool2d.default, aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default, aten.masked_fill.Scalar,
-    aten.pow.Tensor_Scalar, aten.exp.default, aten.abs.default, aten.clamp.default, aten.pad.default,
+    aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.relu.default,
+    aten.gelu.default, aten.sigmoid.default, aten.tanh.default, aten.softmax.int, aten.log_softmax.int,
+    aten.where.self, aten.where.ScalarOther, aten.mean.dim, aten.sum.dim_IntList, aten.dropout.default,
+    aten.stack.default, aten.cat.default, aten.clone.default, aten.max_pool2d.default, aten.avg_pool2d.default,
+    aten.adaptive_avg_pool2d.default, aten.masked_fill.Scalar, aten.pow.Tensor_Scalar, aten.exp.default,
+    aten.abs.default, aten.clamp.default, aten.pad.default,
 })  # fmt: skip
 CONVOLUTIONS = frozenset({aten.conv1d.default, aten.conv2d.default, aten.conv1d.padding, aten.conv2d.padding})
 PRODUCTS = frozenset({aten.matmul.default, aten.mm.default, aten.bmm.default})
@@ -43,7 +46,8 @@ NEURONS = frozenset({ops.spikeloom.lif.default, ops.spikeloom.plif.default})
 # Sizes, bounds and fresh constants (a neuron's first membrane): nothing flows through them.
 BOOKKEEPING = frozenset({
     operator.getitem, aten.sym_size.int, aten._assert_tensor_metadata.default, aten._assert_scalar.default,
-    aten.full_like.default, aten.zeros_like.default, aten.ones_like.default, aten.new_zeros.default, aten.new_full.default,
+    aten.full_like.default, aten.zeros_like.default, aten.ones_like.default, aten.new_zeros.default,
+    aten.new_full.default,
 })  # fmt: skip
 
 
@@ -64,7 +68,9 @@ class Exported:
         return buffer.getvalue()
 
 
-def export(model: nn.Module, batches: Sequence[Tensor], *, name: str, source: dict[str, str], strict: bool = True) -> Exported:
+def export(
+    model: nn.Module, batches: Sequence[Tensor], *, name: str, source: dict[str, str], strict: bool = True
+) -> Exported:
     """Trace `model` in evaluation mode and measure it on `batches`, tensors [T, B, ...] of one shape.
 
     T and B stay symbolic in the program. `source` describes the data in the workload. Raises UnsupportedOpError in
@@ -92,7 +98,7 @@ def measure(
     if unsupported and strict:
         listed = ", ".join(f"{u.op} at {u.path}" for u in unsupported)
         raise UnsupportedOpError(
-            f"{len(unsupported)} operations have no rule: {listed}; use supported ones, or strict=false to list them only"
+            f"{len(unsupported)} operations have no rule: {listed}; replace them, or use strict=false to list them"
         )
     steps, batch_size = batches[0].shape[:2]
     return Workload(
@@ -184,7 +190,13 @@ class _Observer(fx.Interpreter):
             if fields["kind"] == "gemm_weight" and first_gemm:
                 fields["macs_backward"] = 0  # nothing in front of the first layer waits for a gradient
                 first_gemm = False
-            kind: InputKind = "binary" if seen.kinds == {"binary"} else "ternary" if "real" not in seen.kinds and seen.kinds else "real"
+            kind: InputKind = (
+                "binary"
+                if seen.kinds == {"binary"}
+                else "ternary"
+                if "real" not in seen.kinds and seen.kinds
+                else "real"
+            )
             fields["input_kind"] = kind
             fields["input_bits"] = {"binary": 1, "ternary": 2, "real": 16}[kind]
             fields["outputs"] = tuple(dict.fromkeys(consumers.get(fields["path"], ())))
@@ -222,7 +234,13 @@ Rule = Callable[[list[Any], dict[str, Any], Any, int, int], tuple[dict[str, Any]
 def _rule(target: Any) -> Rule | None:
     if target is aten.linear.default:
         return _linear
-    for family, rule in ((CONVOLUTIONS, _convolution), (PRODUCTS, _product), (NEURONS, _neuron), (NORMS, _norm), (ELEMENTWISE, _elementwise)):
+    for family, rule in (
+        (CONVOLUTIONS, _convolution),
+        (PRODUCTS, _product),
+        (NEURONS, _neuron),
+        (NORMS, _norm),
+        (ELEMENTWISE, _elementwise),
+    ):
         if target in family:
             return rule
     return None
@@ -239,7 +257,9 @@ def _argument(args: list[Any], index: int, default: Any) -> Any:
     return args[index] if len(args) > index else default
 
 
-def _linear(args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _linear(
+    args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     x, weight, bias = args[0], args[1], _argument(args, 2, None)
     n_out, n_in = weight.shape
     images = steps * batch
@@ -250,7 +270,9 @@ def _linear(args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, ba
     )
 
 
-def _convolution(args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _convolution(
+    args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     x, weight, bias = args[0], args[1], _argument(args, 2, None)
     groups = _argument(args, 6, 1)
     n_out, per_group, *kernel = weight.shape
@@ -269,7 +291,9 @@ def _convolution(args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: in
     return {**_gemm(macs, weight, bias), **shape}, {"density_input": x, "density_weight": weight}
 
 
-def _product(args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _product(
+    args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """a [..., M, K] @ b [..., K, N]; the axis of length T among M and K is time."""
     a, b = args
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
@@ -284,7 +308,9 @@ def _product(args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, b
     }, {"density_input": a}  # fmt: skip
 
 
-def _neuron(args: list[Any], kwargs: dict[str, Any], out: tuple[Tensor, Tensor], steps: int, batch: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _neuron(
+    args: list[Any], kwargs: dict[str, Any], out: tuple[Tensor, Tensor], steps: int, batch: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     x, _, tau, decay_input, threshold, v_reset, detach, code, parameter = args
     tau = float(tau)
     surrogate = from_code(code, parameter)
@@ -293,18 +319,32 @@ def _neuron(args: list[Any], kwargs: dict[str, Any], out: tuple[Tensor, Tensor],
         reset="soft" if v_reset is None else "hard", detach_reset=detach, surrogate=repr(surrogate),
         half_width=surrogate.half_width if isinstance(surrogate, Rectangular) else None,
     )  # fmt: skip
-    return {**_per_element("neuron", out[0], steps, batch), "neuron": neuron}, {"density_input": x, "density_spike": out[0]}
+    return {**_per_element("neuron", out[0], steps, batch), "neuron": neuron}, {
+        "density_input": x,
+        "density_spike": out[0],
+    }
 
 
-def _norm(args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _norm(
+    args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     learned = [a for a in args[1:3] if isinstance(a, Tensor)]
     channels = learned[0].numel() if learned else out.shape[-1]
-    shape = {"in_channels": channels, "out_channels": channels, "time_steps": steps, "batch_size": batch}
-    shape |= {"kind": "norm", "tokens": max(1, out.numel() // (channels * steps * batch)), "parameters": sum(p.numel() for p in learned)}
+    shape = {
+        "kind": "norm",
+        "in_channels": channels,
+        "out_channels": channels,
+        "time_steps": steps,
+        "batch_size": batch,
+        "tokens": max(1, out.numel() // (channels * steps * batch)),
+        "parameters": sum(p.numel() for p in learned),
+    }
     return shape, {"density_input": args[0]}
 
 
-def _elementwise(args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _elementwise(
+    args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors = [a for a in args if isinstance(a, Tensor)]
     return _per_element("elementwise", out, steps, batch), {"density_input": tensors[0]} if tensors else {}
 

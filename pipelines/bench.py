@@ -75,7 +75,12 @@ def spikingjelly(x: Tensor, upstream: Tensor) -> Callable[[], None] | None:
     except ImportError:
         return None
     node = neuron.LIFNode(
-        tau=2.0, decay_input=False, v_reset=0.0, surrogate_function=surrogate.ATan(5.0), detach_reset=True, step_mode="m"
+        tau=2.0,
+        decay_input=False,
+        v_reset=0.0,
+        surrogate_function=surrogate.ATan(5.0),
+        detach_reset=True,
+        step_mode="m",
     )
     x = x.clone().requires_grad_()
 
@@ -90,8 +95,13 @@ def spikingjelly(x: Tensor, upstream: Tensor) -> Callable[[], None] | None:
 def print_ops(repeats: int) -> None:
     """One line a shape; every figure of a line comes from the same process, ratios are what to quote."""
     bandwidth = copy_bandwidth()
-    print(f"LIF forward + backward, float32, {torch.get_num_threads()} threads, copy bandwidth {bandwidth / 1e9:.1f} GB/s")
-    print(f"{'shape':>18s} {'ours ms':>9s} {'floor ms':>9s} {'/ floor':>8s} {'loop ms':>9s} {'loop / ours':>12s} {'SpikingJelly / ours':>20s}")
+    print(
+        f"LIF forward + backward, float32, {torch.get_num_threads()} threads, copy bandwidth {bandwidth / 1e9:.1f} GB/s"
+    )
+    print(
+        f"{'shape':>18s} {'ours ms':>9s} {'floor ms':>9s} {'/ floor':>8s} {'loop ms':>9s} {'loop / ours':>12s} "
+        f"{'SpikingJelly / ours':>20s}"
+    )
     for shape in SHAPES:
         generator = torch.Generator().manual_seed(0)
         x, upstream = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)

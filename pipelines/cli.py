@@ -12,7 +12,7 @@ from importlib import import_module, resources
 from typing import Any
 
 VERBS = {
-    "demo": "train, test, export and cost a small keyword recogniser on data made here; ends in a report",
+    "demo": "train, test, export and cost a small keyword recogniser (spoken digits if there, else synthetic words)",
     "train": "train a model; writes a run folder with model, metrics and report",
     "evaluate": "score a trained model on a split or on another folder; writes JSON",
     "export": "turn a trained model into program.pt2 and workload.json with measured densities",
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         rest[0] = f"{POSITIONAL[verb]}={rest[0]}"
     for argument in rest:
         if argument.startswith(("+", "~")):
-            fail(f"{argument}: keys cannot be added or removed; write key=value (`spikeloom {verb} --help` lists the keys)")
+            fail(f"{argument}: keys cannot be added or removed; write key=value (`spikeloom {verb} --help` lists them)")
         if not argument.startswith("-") and "=" not in argument:
             fail(f"{argument!r} is not an override; write key=value (`spikeloom {verb} --help`)")
     dispatch(verb, rest)
@@ -71,7 +71,10 @@ def dispatch(verb: str, overrides: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach the handlers below instead of Hydra's own printer
 
     def job(values: Any) -> None:
-        config = OmegaConf.to_object(values)
+        try:
+            config = OmegaConf.to_object(values)
+        except OmegaConfBaseException as error:
+            fail(explain(error, verb, overrides))
         run: Callable[[Any], None] = import_module(f"pipelines.{verb}").run
         try:
             run(config)
@@ -107,13 +110,17 @@ def explain(error: Exception, verb: str, overrides: list[str]) -> str:
         given = next((o for o in overrides if o.lstrip("+~").startswith(f"{key}=")), f"{key}={match[1]}")
         kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(match[3], match[3])
         return f"{given}: {key} must be {kind}, got {match[1]!r}"
-    if match := re.search(r"Could not find '([\w-]+)/([\w.-]+)'", text) or re.search(r"Could not (?:load|find) '([\w]+)/([\w.-]+)'", text):
+    if match := re.search(r"Could not find '([\w-]+)/([\w.-]+)'", text) or re.search(
+        r"Could not (?:load|find) '([\w]+)/([\w.-]+)'", text
+    ):
         choices = groups().get(match[1], [])
         return f"no {match[1]} called {match[2]!r}{_suggest(match[2], choices)}; choose from {', '.join(choices)}"
-    if match := re.search(r"Missing mandatory value: ([\w.]+)", text):
+    if match := re.search(r"[Mm]issing mandatory value: ([\w.]+)", text):
         return f"{match[1]} is needed; add {match[1]}=VALUE (`spikeloom {verb} --help`)"
     if match := re.search(r"LexerNoViableAltException: (.*)|mismatched input (.*)|no viable alternative (.*)", text):
-        return f"cannot read an override near {next(g for g in match.groups() if g)}; quote values with special characters"
+        return (
+            f"cannot read an override near {next(g for g in match.groups() if g)}; quote values with special characters"
+        )
     return " ".join(str(error).split())
 
 
@@ -141,7 +148,9 @@ def groups() -> dict[str, list[str]]:
     found = {}
     for folder in sorted(resources.files("conf").iterdir(), key=lambda f: f.name):
         if folder.is_dir() and folder.name not in ("__pycache__", "hydra"):
-            found[folder.name] = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+            found[folder.name] = sorted(
+                f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+            )
     return found
 
 
@@ -180,10 +189,11 @@ def verb_manual(verb: str) -> str:
     from hydra.core.hydra_config import HydraConfig
 
     HydraConfig.instance().set_config(config)
-    plain = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     yaml = OmegaConf.to_yaml(plain).replace("???", "(needed)")
     lines = "\n".join(f"  {line}" for line in yaml.rstrip().splitlines())
-    return f"spikeloom {verb}: {VERBS[verb]}\n\nkeys and defaults; change one with key=value, nested ones with a.b=value\n{lines}\n"
+    how = "keys and defaults; change one with key=value, nested ones with a.b=value"
+    return f"spikeloom {verb}: {VERBS[verb]}\n\n{how}\n{lines}\n"
 
 
 def _suggest(word: str, known: Any) -> str:

@@ -36,7 +36,9 @@ def unpadded_batches(features: FeatureSet, n: int, batch_size: int) -> list[Tens
     whole_clips = (features.lengths >= steps).nonzero().squeeze(1)
     size = min(batch_size, len(whole_clips))
     if size < 2 or n < 1:
-        raise ValueError(f"got batches={n} of batch_size={batch_size} from {len(whole_clips)} clips; use at least 1 of 2")
+        raise ValueError(
+            f"got batches={n} of batch_size={batch_size} from {len(whole_clips)} clips; use at least 1 of 2"
+        )
     groups = whole_clips[: n * size // size * size].split(size)
     return [features.features[ids, :steps].transpose(0, 1).contiguous() for ids in groups if len(ids) == size][:n]
 

@@ -1,9 +1,9 @@
 """A run folder: what training leaves there, and how other verbs read it back.
 
-    config.yaml      resolved configuration          metrics.csv    one row an epoch
-    checkpoints/     best.ckpt, last.ckpt            result.json    best epoch, test accuracy, seconds
-    model/           config.json, model.safetensors, preprocessor_config.json, README.md
-    report.html      the whole story on one page
+config.yaml      resolved configuration          metrics.csv    one row an epoch
+checkpoints/     best.ckpt, last.ckpt            result.json    best epoch, test accuracy, seconds
+model/           config.json, model.safetensors, preprocessor_config.json, README.md
+report.html      the whole story on one page
 """
 
 import contextlib
@@ -62,7 +62,9 @@ def load_model(folder: Path) -> TrainedModel:
         )
     except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{weights} does not hold the model its config.json describes ({reason}); {RETRAIN}") from error
+        raise ValueError(
+            f"{weights} does not hold the model its config.json describes ({reason}); {RETRAIN}"
+        ) from error
 
 
 def save_config(run: Path, config: TrainConfig) -> None:

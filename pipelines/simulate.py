@@ -29,7 +29,7 @@ def run(config: SimulateConfig) -> None:
 
 def load_chip(name: str) -> Chip:
     """A preset by name, or a YAML file by path."""
-    presets = resources.files("conf") / "chip"
+    presets = resources.files("conf") / "chips"
     preset = presets / f"{name}.yaml"
     if preset.is_file():
         with resources.as_file(preset) as path:
@@ -70,7 +70,8 @@ def print_table(report: SimulationReport) -> None:
     for name, cost in zip(ENGINES, report.engines, strict=True):
         dram = sum(cost.dram_bytes_by_tensor.values())
         print(
-            f"  {name:10s} {cost.energy.total_pj / 1e6:12.2f} {cost.cycles:12,d} {cost.true_macs / 1e6:9.1f} {dram / 1e3:9.0f}"
+            f"  {name:10s} {cost.energy.total_pj / 1e6:12.2f} {cost.cycles:12,d} "
+            f"{cost.true_macs / 1e6:9.1f} {dram / 1e3:9.0f}"
         )
     for label, value in headline(report).items():
         print(f"  {label}: {value}")

@@ -32,13 +32,13 @@ def hearing(trained: TrainedModel, clips: Utterances, features: FeatureSet) -> l
 
 
 def learning(run: Path, best_epoch: int) -> Section:
-    """The learning curve from metrics.csv; epochs are counted from 1 for a reader."""
+    """The learning curve from metrics.csv; epochs count from 1."""
     with (run / "metrics.csv").open(encoding="utf-8") as f:
         rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(f)]
     column = lambda name: [row[name] for row in rows]  # noqa: E731
     return figures.learning_curve(
-        [int(row["epoch"]) + 1 for row in rows], column("train_loss"), column("valid_loss"), column("valid_accuracy"),
-        best_epoch + 1,
+        [int(row["epoch"]) for row in rows], column("train_loss"), column("valid_loss"), column("valid_accuracy"),
+        best_epoch,
     )  # fmt: skip
 
 

@@ -49,7 +49,11 @@ class ClassificationTask(lightning.LightningModule):
     """
 
     def __init__(
-        self, model: nn.Module, n_classes: int, optimizer: OptimizerConfig, log_probabilities: Callable[[Any, Any], Tensor]
+        self,
+        model: nn.Module,
+        n_classes: int,
+        optimizer: OptimizerConfig,
+        log_probabilities: Callable[[Any, Any], Tensor],
     ) -> None:
         super().__init__()
         self.model, self.optimizer_config, self.log_probabilities = model, optimizer, log_probabilities
@@ -83,13 +87,18 @@ class ClassificationTask(lightning.LightningModule):
 
 
 class Reseed(Callback):
-    """Seeds torch by (seed, epoch) as each epoch starts, so a resumed run drops the same units as an unbroken one."""
+    """Seeds torch by (seed, step) before each training step, so a resumed run drops the same units as an unbroken one.
+
+    Once an epoch would not do: loaders draw from the same generator, at other moments when a run resumes.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch)
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any, batch_index: int
+    ) -> None:
+        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
 
 
 class History(Callback):
@@ -101,7 +110,7 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         found = trainer.callback_metrics
-        row = {"epoch": float(trainer.current_epoch)}
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1}
         row |= {name: float(found[name]) for name in ("train_loss", "valid_loss", "valid_accuracy") if name in found}
         row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         self.rows.append(row)

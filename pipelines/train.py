@@ -50,15 +50,20 @@ def train(config: TrainConfig) -> dict[str, Any]:
     task = ClassificationTask(model, data.n_classes, config.optimizer, speech_log_probabilities)
     save_config(run, config)
 
-    best = ModelCheckpoint(
-        run / "checkpoints", "best", monitor="valid_accuracy", mode="max", save_last=True, enable_version_counter=False
-    )
+    # Both after History has its row of the epoch: a resumed run must not lose it. `save_last` would follow `best` only.
+    keep: dict[str, Any] = {
+        "dirpath": run / "checkpoints",
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": True,
+    }
+    best = ModelCheckpoint(filename="best", monitor="valid_accuracy", mode="max", **keep)
+    latest = ModelCheckpoint(filename="last", **keep)
     history = History(run / "metrics.csv", say=not on_terminal())
     trainer = lightning.Trainer(
         accelerator=config.trainer.accelerator,
         devices=1,
         max_epochs=config.trainer.epochs,
-        callbacks=[best, history, Reseed(config.seed), *([RichProgressBar()] if on_terminal() else [])],
+        callbacks=[best, latest, history, Reseed(config.seed), *([RichProgressBar()] if on_terminal() else [])],
         plugins=[AtomicCheckpointIO()],
         logger=False,
         enable_model_summary=False,
@@ -80,7 +85,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         "valid_speakers": data.splits.valid.speaker_names(),
         "train_speakers": data.splits.train.speaker_names(),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "best_epoch": chosen["epoch"],
+        "best_epoch": chosen["epoch"] + 1,
         "valid_accuracy": float(best.best_model_score or 0.0),
         "test_accuracy": accuracy(log_p, test.labels),
         "test_clips": len(test),
@@ -92,7 +97,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     write_json(run / "result.json", result)
     log.info(
         "test accuracy %.1f %% on %d clips of %s, at the best validation epoch (%d) -> %s",
-        100 * result["test_accuracy"], len(test), ", ".join(result["test_speakers"]), result["best_epoch"] + 1, run,
+        100 * result["test_accuracy"], len(test), ", ".join(result["test_speakers"]), result["best_epoch"], run,
     )  # fmt: skip
     return result
 
@@ -101,7 +106,8 @@ def tell(run: Path, trained: TrainedModel, data: SpeechDataModule, result: dict[
     """report.html of a training run."""
     render(
         f"{result['name']}: SpikeSCR with {result['parameters']:,} parameters",
-        f"Trained on {', '.join(result['train_speakers'])}; the epoch was chosen on {', '.join(result['valid_speakers'])}; "
+        f"Trained on {', '.join(result['train_speakers'])}; the epoch was chosen on "
+        f"{', '.join(result['valid_speakers'])}; "
         f"tested once on {', '.join(result['test_speakers'])}, whom it had never heard.",
         [
             *story.hearing(trained, data.test_utterances, data.test_set),
@@ -141,7 +147,9 @@ def check_checkpoint(path: Path | None) -> None:
         try:
             torch.load(path, weights_only=True, map_location="cpu")
         except Exception as error:
-            raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); delete it, or add overwrite=true") from error
+            raise ValueError(
+                f"{path} is damaged ({str(error).splitlines()[0]}); delete it, or add overwrite=true"
+            ) from error
 
 
 def train_each_speaker_out(config: TrainConfig) -> None:
@@ -174,6 +182,12 @@ def print_speaker_table(folder: Path) -> None:
 
 def model_card(result: dict[str, Any], data: SpeechDataModule) -> str:
     """README.md of a model folder: what it is, what it was trained on, how well it does, where it stops."""
+    heard = set(result["valid_speakers"]) & set(result["train_speakers"])
+    shared = (
+        "The test speakers were never heard in training; the validation clips are of voices that also train."
+        if heard
+        else "Training, validation and test share no speaker."
+    )
     return f"""---
 library_name: spikeloom
 tags: [spiking, keyword-spotting]
@@ -182,14 +196,14 @@ tags: [spiking, keyword-spotting]
 
 Recognises {data.n_classes} words ({", ".join(data.class_names)}) in clips of one second.
 
-| | |
+| | accuracy and origin |
 |---|---|
 | data | {result["name"]}, {len(data.splits.train)} training clips of {len(result["train_speakers"])} speakers |
-| validation accuracy | {100 * result["valid_accuracy"]:.1f} % (speakers: {", ".join(result["valid_speakers"])}) |
-| test accuracy | {100 * result["test_accuracy"]:.1f} % on {result["test_clips"]} clips (speakers: {", ".join(result["test_speakers"])}) |
+| validation | {100 * result["valid_accuracy"]:.1f} % ({", ".join(result["valid_speakers"])}) |
+| test | {100 * result["test_accuracy"]:.1f} % ({", ".join(result["test_speakers"])}, {result["test_clips"]} clips) |
 | seed | {result["seed"]}, one run |
 
-Training, validation and test share no speaker; the test clips were scored once, at the best validation epoch.
+{shared} The test clips were scored once, at the best validation epoch.
 Load with `speech.spikescr.SpikeSCR.from_pretrained(FOLDER)`; `preprocessor_config.json` holds the front end.
 Limits: one seed, the recording conditions of its data, single words in clips of at most one second.
 """

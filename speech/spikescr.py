@@ -30,7 +30,7 @@ from accel.spiking.surrogate import ATan
 
 @dataclass
 class SpikeSCRConfig:
-    """Sizes of a SpikeSCR. Named forms: 1L-8-128 (depth 1, heads 8, width 128, mlp_ratio 1), 2L-16-256 (mlp_ratio 4)."""
+    """Sizes of a SpikeSCR. Named forms: 1L-8-128 (depth 1, 8 heads, width 128, mlp_ratio 1), 2L-16-256 (4)."""
 
     width: int = 128
     heads: int = 8
@@ -45,7 +45,7 @@ class SpikeSCRConfig:
 
 
 class Neurons(nn.Module):
-    """LIF followed by dropout, the end of every branch. tau 2, no input decay, threshold 1, hard reset to 0, ATan(5)."""
+    """LIF followed by dropout, which end every branch. tau 2, no input decay, threshold 1, hard reset to 0, ATan(5)."""
 
     PARAMETERS = LIFParameters(tau=2.0, decay_input=False, threshold=1.0, v_reset=0.0, surrogate=ATan(5.0))
 
@@ -118,7 +118,9 @@ class SpikingAttention(nn.Module):
         super().__init__()
         width = config.width
         if width % (2 * config.heads):
-            raise ValueError(f"width must be a multiple of 2*heads, got {width} and {config.heads} heads; use 128 and 8")
+            raise ValueError(
+                f"width must be a multiple of 2*heads, got {width} and {config.heads} heads; use 128 and 8"
+            )
         self.heads, self.causal, self.window = config.heads, config.causal, config.attn_window
         self.qkv = LinearNorm(width, 3 * width, bias=True)
         self.qkv_neurons = Neurons()
@@ -161,7 +163,9 @@ class FeedForward(nn.Module):
         self.out = LinearNorm(hidden, config.width, bias=False)
         self.out_neurons = Neurons(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, state: FeedForwardState | None) -> tuple[Tensor, FeedForwardState]:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, state: FeedForwardState | None
+    ) -> tuple[Tensor, FeedForwardState]:
         x, hidden = self.hidden_neurons(self.hidden(x, mask), state and state.hidden)
         x, out = self.out_neurons(self.out(x, mask), state and state.out)
         return x, FeedForwardState(hidden, out)
@@ -199,7 +203,8 @@ class SeparableGatedConvolution(nn.Module):
         self, x: Tensor, mask: Tensor | None, state: GatedConvolutionState | None
     ) -> tuple[Tensor, GatedConvolutionState]:
         x, expand = self.expand_neurons(self.expand(x, mask), state and state.expand)
-        x, past = self.depthwise(x, state and state.past)
+        # Padded spikes are 0 already; the mask keeps the surrogate gradient out of them, too.
+        x, past = self.depthwise(mask_steps(x, mask), state and state.past)
         x, depthwise = self.depthwise_neurons(self.depthwise_norm(x, mask), state and state.depthwise)
         value, gate = self.value_and_gate(x, mask).chunk(2, dim=2)
         gate, gate_in = self.gate_in_neurons(gate, state and state.gate_in)
@@ -284,9 +289,9 @@ class SpikeSCR(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=[
         return self._run(x, mask, None)[0]
 
     def stream(self, x: Tensor, state: SpikeSCRState | None = None) -> tuple[Tensor, SpikeSCRState]:
-        """The next frames x [T, B, n_inputs] of every utterance -> (logits [T, B, n_classes], state). Causal model only.
+        """The next frames x [T, B, n_inputs] of every utterance -> (logits [T, B, n_classes], state).
 
-        Cutting an utterance into chunks of any size gives the logits of the whole. Start each utterance with state None:
+        Causal model only. Chunks of any size give the logits of the whole. Start each utterance with state None:
         rotary positions followed by neurons are not shift invariant.
         """
         if not self.config.causal:

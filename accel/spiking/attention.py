@@ -47,7 +47,7 @@ class CausalAttentionState(NamedTuple):
 def causal_attention(
     q_TBHD: Tensor, k_TBHD: Tensor, v_TBHD: Tensor, state: CausalAttentionState | None = None, window: int | None = None
 ) -> tuple[Tensor, CausalAttentionState]:
-    """o[t] = q[t] sum_{s<=t} k[s] v[s]^T / sqrt(D), over all the past or the last `window` steps: ([T, B, H, D], state).
+    """o[t] = q[t] sum_{s<=t} k[s] v[s]^T / sqrt(D), over the past or its last `window` steps: ([T, B, H, D], state).
 
     A sequence may be cut anywhere: passing the state on continues it exactly.
     """

@@ -62,7 +62,7 @@ class _Spike(torch.autograd.Function):
         return (u >= 0).to(u.dtype)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def,override]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
         (u,) = ctx.saved_tensors
         return grad * ctx.surrogate(u), None
 

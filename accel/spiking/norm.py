@@ -19,7 +19,7 @@ def mask_steps(x: Tensor, mask: Tensor | None) -> Tensor:
 class SequenceBatchNorm(nn.BatchNorm1d):
     """BatchNorm of [T, B, C] over time and batch; unbiased running variance, eps 1e-5, momentum 0.1."""
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return _over_valid_rows(super().forward, x, mask, self.training)
 
 

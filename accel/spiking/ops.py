@@ -22,7 +22,9 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _parameters(tau: float, decay: bool, threshold: float, v_reset: float | None, detach: bool, code: int, parameter: float) -> LIFParameters:
+def _parameters(
+    tau: float, decay: bool, threshold: float, v_reset: float | None, detach: bool, code: int, parameter: float
+) -> LIFParameters:
     return LIFParameters(
         tau=tau, decay_input=decay, threshold=threshold, v_reset=v_reset, detach_reset=detach,
         surrogate=from_code(code, parameter),
@@ -37,7 +39,9 @@ def _loop_forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tuple[T
     return torch.empty_like(x).copy_(spikes), state.v.clone()
 
 
-def _loop_backward(gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tuple[Tensor, Tensor, Tensor]:
+def _loop_backward(
+    gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float
+) -> tuple[Tensor, Tensor, Tensor]:
     gx, gv0, gtau = lif_loop_backward(gs.to(v.dtype), gv, x.to(v.dtype), v, p, tau)
     return torch.empty_like(x).copy_(gx), torch.empty_like(v).copy_(gv0), gtau
 
@@ -46,7 +50,7 @@ def _loop_backward(gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameter
 
 
 def _dense(x: Tensor) -> Tensor:
-    """x in a layout the kernel can walk: dense, in the strides `torch.empty_like` would choose. Copies only if needed."""
+    """x in a layout the kernel can walk: dense, with the strides of `torch.empty_like`. Copies only if needed."""
     like = torch.empty_like(x)
     return x if x.stride() == like.stride() else like.copy_(x)
 
@@ -82,7 +86,14 @@ def _step_like(x: Tensor, v: Tensor) -> Tensor:
 
 def _neuron(p: LIFParameters, tau: float) -> loader.Neuron:
     return loader.Neuron(
-        tau, p.threshold, p.rest, p.surrogate.parameter, p.decay_input, p.v_reset is None, p.detach_reset, p.surrogate.code
+        tau,
+        p.threshold,
+        p.rest,
+        p.surrogate.parameter,
+        p.decay_input,
+        p.v_reset is None,
+        p.detach_reset,
+        p.surrogate.code,
     )
 
 
@@ -96,11 +107,17 @@ def _compiled_forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tup
     return spikes if spikes.stride() == out.stride() else out.copy_(spikes), torch.empty_like(v).copy_(membrane)
 
 
-def _compiled_backward(gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float, want_tau: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _compiled_backward(
+    gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float, want_tau: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     lib = loader.library(x.dtype)
     out = torch.empty_like(x)
     dense, shape = _prepare(x)
-    upstream = gs if gs.stride() == dense.stride() else torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype).copy_(gs)
+    upstream = (
+        gs
+        if gs.stride() == dense.stride()
+        else torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype).copy_(gs)
+    )
     gx = torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype)
     membrane, grad_membrane = _step_like(dense, v), _step_like(dense, gv.to(v.dtype))
     g_tau = ctypes.c_double(0.0)
@@ -121,6 +138,8 @@ def _compiled(x: Tensor) -> bool:
 
 
 def _forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tuple[Tensor, Tensor]:
+    if x.dtype not in loader.TYPES:
+        raise ValueError(f"input must be floating point, got {x.dtype}; use x.float()")
     if x.dim() < 1 or v.shape != x.shape[1:]:
         raise ValueError(f"membrane must have the shape of one time step {tuple(x.shape[1:])}, got {tuple(v.shape)}")
     if v.dtype != state_dtype(x.dtype):
@@ -128,7 +147,9 @@ def _forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tuple[Tensor
     return (_compiled_forward if _compiled(x) else _loop_forward)(x, v, p, tau)
 
 
-def _backward(gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float, want_tau: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(
+    gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float, want_tau: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     if _compiled(x):
         return _compiled_backward(gs, gv, x, v, p, tau, want_tau)
     return _loop_backward(gs, gv, x, v, p, tau)
@@ -137,25 +158,33 @@ def _backward(gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, ta
 # --- the operators -------------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("spikeloom::lif", mutates_args=(), schema=f"(Tensor x, Tensor v, float tau, {_SIGNATURE}) -> (Tensor, Tensor)")
+@torch.library.custom_op(
+    "spikeloom::lif", mutates_args=(), schema=f"(Tensor x, Tensor v, float tau, {_SIGNATURE}) -> (Tensor, Tensor)"
+)
 def _lif(x, v, tau, *args):  # type: ignore[no-untyped-def]
     return _forward(x, v, _parameters(tau, *args), tau)
 
 
 @torch.library.custom_op(
-    "spikeloom::lif_backward", mutates_args=(), schema=f"(Tensor gs, Tensor gv, Tensor x, Tensor v, float tau, {_SIGNATURE}) -> (Tensor, Tensor)"
+    "spikeloom::lif_backward",
+    mutates_args=(),
+    schema=f"(Tensor gs, Tensor gv, Tensor x, Tensor v, float tau, {_SIGNATURE}) -> (Tensor, Tensor)",
 )
 def _lif_backward(gs, gv, x, v, tau, *args):  # type: ignore[no-untyped-def]
     return _backward(gs, gv, x, v, _parameters(tau, *args), tau, want_tau=False)[:2]
 
 
-@torch.library.custom_op("spikeloom::plif", mutates_args=(), schema=f"(Tensor x, Tensor v, Tensor tau, {_SIGNATURE}) -> (Tensor, Tensor)")
+@torch.library.custom_op(
+    "spikeloom::plif", mutates_args=(), schema=f"(Tensor x, Tensor v, Tensor tau, {_SIGNATURE}) -> (Tensor, Tensor)"
+)
 def _plif(x, v, tau, *args):  # type: ignore[no-untyped-def]
     return _forward(x, v, _parameters(tau.item(), *args), tau.item())
 
 
 @torch.library.custom_op(
-    "spikeloom::plif_backward", mutates_args=(), schema=f"(Tensor gs, Tensor gv, Tensor x, Tensor v, Tensor tau, {_SIGNATURE}) -> (Tensor, Tensor, Tensor)"
+    "spikeloom::plif_backward",
+    mutates_args=(),
+    schema=f"(Tensor gs, Tensor gv, Tensor x, Tensor v, Tensor tau, {_SIGNATURE}) -> (Tensor, Tensor, Tensor)",
 )
 def _plif_backward(gs, gv, x, v, tau, *args):  # type: ignore[no-untyped-def]
     gx, gv0, gtau = _backward(gs, gv, x, v, _parameters(tau.item(), *args), tau.item(), want_tau=True)

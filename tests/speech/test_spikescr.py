@@ -10,6 +10,16 @@ from torch import Tensor, nn
 from speech.spikescr import Neurons, SpikeSCR, SpikeSCRConfig, log_mean_probability, valid_steps
 
 INPUTS, CLASSES = 12, 5
+Run = tuple[Tensor, dict[str, Tensor]]  # logits, and spikes [T, B, ...] of every neuron site
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Models this small only lose by more threads, and much on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def build(**options: object) -> SpikeSCR:
@@ -37,8 +47,7 @@ def with_garbage(x: Tensor, lengths: Tensor, padding: int, fill: float) -> Tenso
     return torch.where(valid_steps(lengths, x.shape[0])[:, :, None], x, fill)
 
 
-def watched(model: SpikeSCR, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-    """(logits, spikes [T, B, ...] of every neuron site)"""
+def watched(model: SpikeSCR, x: Tensor, lengths: Tensor | None) -> Run:
     spikes: dict[str, Tensor] = {}
     hooks = [
         m.register_forward_hook(lambda m, args, out, name=name: spikes.__setitem__(name, out[0].detach()))
@@ -52,7 +61,7 @@ def watched(model: SpikeSCR, x: Tensor, lengths: Tensor | None) -> tuple[Tensor,
     return logits, spikes
 
 
-def assert_same_sample(a: tuple[Tensor, dict[str, Tensor]], i: int, b: tuple[Tensor, dict[str, Tensor]], j: int, n: int):
+def assert_same_sample(a: Run, i: int, b: Run, j: int, n: int) -> None:
     """Sample i of run a and sample j of run b agree over n steps."""
     assert (a[0][:n, i] - b[0][:n, j]).abs().max() <= 1e-9
     assert a[1].keys() == b[1].keys()
@@ -87,7 +96,7 @@ def test_a_sample_does_not_depend_on_its_batch(heads, causal):
     assert all(0 < s.mean() < 1 for s in whole[1].values()), {n: s.mean() for n, s in whole[1].items()}
     for size in (1, 2, 7):
         order = torch.randperm(32)
-        for start in range(0, 32, size):
+        for start in range(0, 32, size)[:5]:
             ids = order[start : start + size]
             part = watched(model, x[:, ids], lengths[ids])
             for j, i in enumerate(ids.tolist()):
@@ -126,7 +135,8 @@ def test_training_does_not_depend_on_padding(causal, fill):
     results = []
     for padding in (0, 1, 50):
         model = build(causal=causal).train()
-        loss = F.nll_loss(log_mean_probability(model(with_garbage(x, lengths, padding, fill), lengths), lengths), labels)
+        logits = model(with_garbage(x, lengths, padding, fill), lengths)
+        loss = F.nll_loss(log_mean_probability(logits, lengths), labels)
         loss.backward()
         results.append((loss.detach(), *(p.grad for p in model.parameters()), *model.buffers()))
     for other in results[1:]:
@@ -189,21 +199,13 @@ def test_causal_outputs_are_unchanged_by_later_input(window):
     assert not torch.equal(before[40:], after[40:])
 
 
-def test_attention_window_forgets_and_no_window_does_not():
-    x = frames(60, 1)
-    early = x.clone()
-    early[:5] = 5 * frames(5, 1, seed=9)
-    outputs = {}
-    for window in (None, 4):
-        attention = build(causal=True, attn_window=window).blocks[0].attention
-        with torch.no_grad():
-            kv = []
-            for frame in (x, early):
-                y = torch.cat((frame, frame, frame), 2)[:, :, :32]
-                kv.append(attention(y, None, 0, None)[1].context)
-        outputs[window] = kv
-    assert not torch.equal(outputs[None][0].kv_BHDD, outputs[None][1].kv_BHDD)
-    assert len(outputs[4][0].k_SBHD) == 3
+def test_attention_window_reaches_so_far_and_no_further():
+    everything, window, x = build(causal=True), build(causal=True, attn_window=9), frames(60, 4)
+    window.load_state_dict(everything.state_dict())
+    with torch.no_grad():
+        a, b = everything(x), window(x)
+    assert (a[:9] - b[:9]).abs().max() <= 1e-9
+    assert not torch.equal(a[9:], b[9:])
 
 
 def test_model_that_sees_the_future_refuses_to_stream():

@@ -87,7 +87,11 @@ def fused(released: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Ten
 def build(golden: Golden) -> SpikeSCR:
     c = golden.json("config")
     config = SpikeSCRConfig(
-        width=c["n_hidden"], heads=c["num_heads"], depth=c["depth"], mlp_ratio=c["hidden_dims"] // c["n_hidden"], dropout=0.0
+        width=c["n_hidden"],
+        heads=c["num_heads"],
+        depth=c["depth"],
+        mlp_ratio=c["hidden_dims"] // c["n_hidden"],
+        dropout=0.0,
     )
     model = config.build(c["n_inputs"], c["n_classes"])
     frozen = set(golden.json("no_grad_keys"))

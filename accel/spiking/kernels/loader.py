@@ -23,7 +23,16 @@ from pathlib import Path
 import torch
 
 SOURCE = Path(__file__).with_name("lif.cpp")
-FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fopenmp", "-fPIC", "-shared")
+FLAGS = (
+    "-O3",
+    "-std=c++17",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+    "-fopenmp",
+    "-fPIC",
+    "-shared",
+)
 # Element type of a tensor -> the C++ types of memory and of membranes.
 TYPES = {
     torch.float32: ("float", "float"),
@@ -60,7 +69,7 @@ def cache_dir() -> Path:
 
 
 def _share_openmp() -> None:
-    """Make torch's OpenMP runtime global, so that the kernel binds to it: two pools of spinning threads halve the speed."""
+    """Make torch's OpenMP runtime global, so that the kernel binds to it: two pools of threads would compete."""
     with contextlib.suppress(OSError):
         for path in sorted(set(re.findall(r"/\S*lib[gi]?omp\S*\.so\S*", Path("/proc/self/maps").read_text()))):
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)

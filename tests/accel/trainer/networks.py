@@ -8,7 +8,7 @@ import yaml
 from accel.trainer.chip import Chip
 from accel.trainer.workload import Density, Layer, Neuron, Workload
 
-NEUROMC = Path(__file__).parents[3] / "conf" / "chip" / "neuromc.yaml"
+NEUROMC = Path(__file__).parents[3] / "conf" / "chips" / "neuromc.yaml"
 LIF = Neuron(
     decay=0.5, input_gain=1.0, threshold=1.0, v_reset=0.0, reset="hard", detach_reset=True, surrogate="rectangular",
     half_width=0.5,

@@ -1,0 +1,149 @@
+"""A run from training to a costed chip, and what a kill, a second start or a damaged file does to it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines import evaluate, export, simulate, tasks
+from pipelines.runs import load_config, load_model
+from pipelines.schema import EvaluateConfig, ExportConfig, OtherFolder, SimulateConfig, TrainConfig, TrainerConfig
+from pipelines.tasks import OptimizerConfig, learning_rate_factor
+from pipelines.train import train
+from speech.spikescr import SpikeSCRConfig
+from speech.synthetic import SyntheticConfig
+
+TINY = SyntheticConfig(n_words=3, n_speakers=6, takes=3, n_test_speakers=2, n_valid_speakers=2)
+
+
+def config(run: Path, epochs: int = 2, **changes: object) -> TrainConfig:
+    base = TrainConfig(
+        name="tiny", run=str(run), data=TINY, model=SpikeSCRConfig(width=16, heads=1, dropout=0.1),
+        trainer=TrainerConfig(epochs=epochs, batch_size=8, threads=1),
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    train(config(run))
+    return run
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_run_leaves_everything_a_reader_needs(finished):
+    for name in ("config.yaml", "metrics.csv", "result.json", "report.html", "checkpoints/best.ckpt"):
+        assert (finished / name).stat().st_size > 0
+    assert sorted(f.name for f in (finished / "model").iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "preprocessor_config.json",
+    ]  # fmt: skip
+    result = json.loads((finished / "result.json").read_text())
+    speakers = [set(result[f"{split}_speakers"]) for split in ("train", "valid", "test")]
+    assert not (speakers[0] & speakers[1] or speakers[0] & speakers[2] or speakers[1] & speakers[2])
+    assert load_config(finished).data == TINY
+    assert not list(finished.rglob("*.partial"))
+
+
+def test_a_resumed_run_ends_in_the_same_weights(finished, tmp_path, monkeypatch):
+    run = tmp_path / "killed"
+
+    class Killed(Exception):
+        pass
+
+    def die_in_second_epoch(self, trainer, module):
+        if trainer.current_epoch == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks.History, "on_train_epoch_start", die_in_second_epoch)
+        with pytest.raises(Killed):
+            train(config(run))
+    assert not (run / "result.json").exists()
+    train(config(run, resume=True))
+    whole, resumed = weights(finished), weights(run)
+    assert whole.keys() == resumed.keys()
+    assert [k for k in whole if not torch.equal(whole[k], resumed[k])] == []
+    assert (run / "metrics.csv").read_text() == (finished / "metrics.csv").read_text()
+
+
+def test_an_existing_run_is_not_overwritten_by_accident(finished, tmp_path):
+    with pytest.raises(ValueError, match="already exists; add resume=true"):
+        train(config(finished))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="not a folder of ours"):
+        train(config(tmp_path / "mine", overwrite=True))
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_damaged_checkpoint_is_named(finished, tmp_path):
+    run = tmp_path / "damaged"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").write_bytes((finished / "checkpoints/last.ckpt").read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged.*overwrite=true"):
+        train(config(run, resume=True))
+
+
+def test_damaged_model_files_are_named(finished, tmp_path):
+    import shutil
+
+    for name in ("model.safetensors", "config.json", "preprocessor_config.json"):
+        copy = tmp_path / name.split(".")[0]
+        shutil.copytree(finished / "model", copy)
+        (copy / name).write_bytes((copy / name).read_bytes()[:20])
+        with pytest.raises(ValueError, match=name.split("_")[0].split(".")[0]):
+            load_model(copy)
+
+
+def test_evaluate_export_simulate_follow_from_the_folder(finished, tmp_path):
+    out = tmp_path / "scores.json"
+    evaluate.run(EvaluateConfig(run=str(finished), out=str(out)))
+    scores = json.loads(out.read_text())
+    assert scores["accuracy"] == json.loads((finished / "result.json").read_text())["test_accuracy"]
+    assert sum(map(sum, scores["confusion_matrix"])) == scores["clips"]
+
+    export.run(ExportConfig(run=str(finished), batches=2, batch_size=4))
+    folder = finished / "export"
+    assert json.loads((folder / "unsupported_ops.json").read_text()) == []
+    assert (folder / "program.pt2").stat().st_size > 0
+
+    simulate.run(SimulateConfig(workload=str(folder / "workload.json"), out=str(tmp_path / "sim")))
+    simulate.run(SimulateConfig(workload=str(folder / "workload.json"), out=str(tmp_path / "again")))
+    assert (tmp_path / "sim/report.json").read_bytes() == (tmp_path / "again/report.json").read_bytes()
+    assert "<svg" in (tmp_path / "sim/report.html").read_text()
+
+
+def test_a_workload_with_a_missing_field_is_named_and_nothing_is_written(finished, tmp_path):
+    export.run(ExportConfig(run=str(finished), batches=1, batch_size=4))
+    document = json.loads((finished / "export/workload.json").read_text())
+    del document["layers"][0]["macs_forward"]
+    (tmp_path / "workload.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"workload\.json.*macs_forward.*re-export"):
+        simulate.run(SimulateConfig(workload=str(tmp_path / "workload.json"), out=str(tmp_path / "sim")))
+    assert not (tmp_path / "sim").exists()
+
+
+def test_bad_requests_name_the_fix(finished, tmp_path):
+    with pytest.raises(ValueError, match="use one of train, valid, test, all"):
+        evaluate.run(EvaluateConfig(run=str(finished), split="dev"))
+    with pytest.raises(ValueError, match="which has no folder"):
+        evaluate.run(EvaluateConfig(run=str(finished), data=OtherFolder(root="x"), split="all"))
+    with pytest.raises(ValueError, match="neither a preset"):
+        simulate.load_chip("loihi9")
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json is missing"):
+        evaluate.run(EvaluateConfig(run=str(tmp_path)))
+
+
+def test_the_learning_rate_warms_up_by_iteration_and_ends_at_eta_min():
+    c = OptimizerConfig(lr=0.005, warmup_epochs=10, eta_min=1e-8)
+    trace = [learning_rate_factor(i, 295, 400, c) * c.lr for i in range(400 * 295 + 1)]
+    assert trace[2949] == pytest.approx(0.005) and trace[2950] == pytest.approx(0.005)
+    assert trace[-1] == pytest.approx(1e-8)
+    assert all(a <= b + 1e-15 for a, b in zip(trace[:2950], trace[1:2950], strict=False))
+    assert all(a >= b - 1e-15 for a, b in zip(trace[2950:], trace[2951:], strict=False))
