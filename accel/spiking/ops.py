@@ -36,14 +36,14 @@ def _parameters(
 
 def _loop_forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tuple[Tensor, Tensor]:
     spikes, state = lif_loop(x.to(v.dtype), LIFState(v), p, tau)
-    return torch.empty_like(x).copy_(spikes), state.v.clone()
+    return torch.empty_like(x).copy_(spikes), state.v.clone(memory_format=torch.contiguous_format)
 
 
 def _loop_backward(
     gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     gx, gv0, gtau = lif_loop_backward(gs.to(v.dtype), gv, x.to(v.dtype), v, p, tau)
-    return torch.empty_like(x).copy_(gx), torch.empty_like(v).copy_(gv0), gtau
+    return torch.empty_like(x).copy_(gx), gv0.clone(memory_format=torch.contiguous_format), gtau
 
 
 # --- compiled kernel -----------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def _compiled_forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tup
     spikes = torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype)
     membrane = _step_like(dense, v)
     lib.lif_forward(ctypes.byref(shape), ctypes.byref(_neuron(p, tau)), *map(_pointer, (dense, spikes, membrane)))
-    return spikes if spikes.stride() == out.stride() else out.copy_(spikes), torch.empty_like(v).copy_(membrane)
+    return spikes if spikes.stride() == out.stride() else out.copy_(spikes), membrane.contiguous()
 
 
 def _compiled_backward(
@@ -119,14 +119,15 @@ def _compiled_backward(
         else torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype).copy_(gs)
     )
     gx = torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype)
-    membrane, grad_membrane = _step_like(dense, v), _step_like(dense, gv.to(v.dtype))
+    grad_membrane = _step_like(dense, gv.to(v.dtype))
+    membrane = v if v.stride() == grad_membrane.stride() else _step_like(dense, v)  # only read
     g_tau = ctypes.c_double(0.0)
     lib.lif_backward(
         ctypes.byref(shape), ctypes.byref(_neuron(p, tau)),
         *map(_pointer, (dense, membrane, upstream, grad_membrane, gx)), ctypes.byref(g_tau) if want_tau else None,
     )  # fmt: skip
     gx = gx if gx.stride() == out.stride() else out.copy_(gx)
-    return gx, torch.empty_like(v).copy_(grad_membrane), torch.tensor(g_tau.value, dtype=v.dtype)
+    return gx, grad_membrane.contiguous(), torch.tensor(g_tau.value, dtype=v.dtype)
 
 
 def _pointer(t: Tensor) -> ctypes.c_void_p:
@@ -194,17 +195,17 @@ def _plif_backward(gs, gv, x, v, tau, *args):  # type: ignore[no-untyped-def]
 @_lif.register_fake
 @_plif.register_fake
 def _(x, v, tau, *args):  # type: ignore[no-untyped-def]
-    return torch.empty_like(x), torch.empty_like(v)
+    return torch.empty_like(x), v.new_empty(v.shape)
 
 
 @_lif_backward.register_fake
 def _(gs, gv, x, v, tau, *args):  # type: ignore[no-untyped-def]
-    return torch.empty_like(x), torch.empty_like(v)
+    return torch.empty_like(x), v.new_empty(v.shape)
 
 
 @_plif_backward.register_fake
 def _(gs, gv, x, v, tau, *args):  # type: ignore[no-untyped-def]
-    return torch.empty_like(x), torch.empty_like(v), torch.empty_like(tau)
+    return torch.empty_like(x), v.new_empty(v.shape), torch.empty_like(tau)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]

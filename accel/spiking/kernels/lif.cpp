@@ -226,10 +226,10 @@ INLINE double backward_block(const Shape& z, const Neuron& p, int64_t n, const I
     return backward_rows<false, IO, C>(z, k, p.surrogate, n, x, v0, gs, gv, gx, scratch, g, want_tau);
 }
 
-// Widest block whose scratch of `bytes_per_lane` stays within half of a typical second-level cache, while every thread
+// Widest block whose scratch of `bytes_per_lane` stays within a second-level cache of 1 MB, while every thread
 // still gets work.
 int64_t block_width(const Shape& z, int64_t bytes_per_lane) {
-    const int64_t budget = 256 * 1024;
+    const int64_t budget = 640 * 1024;
     int64_t width = std::max<int64_t>(64, budget / bytes_per_lane / 16 * 16);
     int64_t blocks_wanted = std::max<int64_t>(1, (z.threads + z.outer - 1) / z.outer);
     int64_t fair = ((z.lanes + blocks_wanted - 1) / blocks_wanted + 15) / 16 * 16;
