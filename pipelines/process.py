@@ -22,6 +22,9 @@ def set_up(threads: int = 0) -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    for name, logger in logging.root.manager.loggerDict.items():  # Hydra disables them before the second job of a sweep
+        if isinstance(logger, logging.Logger) and name.split(".")[0] in ("spikeloom", "speech", "accel", "pipelines"):
+            logger.disabled = False
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "torch", "matplotlib", "httpx2", "numba"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for module in ("lightning", "torch", "torchmetrics"):

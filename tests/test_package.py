@@ -126,3 +126,14 @@ def test_each_mistake_is_one_line_that_names_the_fix(tmp_path: Path) -> None:
 def test_mistake_ends_the_process_with_status_2(argv: list[str], tmp_path: Path) -> None:
     ended = run([str(SCRIPT), *argv], tmp_path)
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
+
+
+def test_a_sweep_trains_and_reports_every_job(tmp_path: Path) -> None:
+    """Two seeds in one command: two runs, and both say what they reached."""
+    tiny = ["data.n_words=2", "data.n_speakers=3", "data.takes=1", "data.n_test_speakers=1", "data.n_valid_speakers=1"]
+    small = ["model.width=16", "model.heads=1", "trainer.epochs=1", "trainer.threads=1", "name=sweep", "seed=0,1"]
+    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "train", "-m", *tiny, *small]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("test accuracy") == 2
+    assert sorted(f.parent.name for f in tmp_path.glob("runs/sweep/*/result.json")) == ["seed0", "seed1"]

@@ -85,6 +85,8 @@ def reset(h: Tensor, s: Tensor, p: LIFParameters) -> Tensor:
     s = s.detach() if p.detach_reset else s
     if p.v_reset is None:
         return h - s * p.threshold
+    if p.detach_reset:
+        return torch.where(s > 0, p.v_reset, h)  # a membrane that overflowed is reset, too: inf * 0 would stay NaN
     return h * (1 - s) + p.v_reset * s
 
 

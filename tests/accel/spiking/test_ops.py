@@ -335,3 +335,14 @@ def test_environment_chooses_the_torch_backend_and_nothing_is_built(tmp_path):
     out = run_python(RUN, SPIKELOOM_BACKEND="torch", SPIKELOOM_CACHE=str(tmp_path))
     assert out == ["torch", "0", "0.0", "1.0", "1.0"]
     assert not list(tmp_path.iterdir())
+
+
+def test_an_overflowing_input_is_reset_on_every_backend():
+    x = torch.tensor([[torch.inf], [1.0]])
+    for name in ("compiled", "torch"):
+        if name == "compiled" and loader.compiler() is None:
+            continue
+        with loader.use_backend(name):
+            spikes, state = lif(x, None, LIFParameters(tau=2.0))
+        assert spikes.flatten().tolist() == [1.0, 0.0]
+        assert state.v.item() == 0.5
