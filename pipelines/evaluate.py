@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.files import write_json
+from accel.files import write_json
 from pipelines.process import set_up
 from pipelines.runs import TrainedModel, load_config, load_model
 from pipelines.schema import EvaluateConfig, TrainConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from accel.export import Exported, export
-from pipelines.files import whole, write_json
+from accel.files import whole, write_json
 from pipelines.process import set_up
 from pipelines.runs import load_config, load_model
 from pipelines.schema import ExportConfig

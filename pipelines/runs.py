@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
-from pipelines.files import read_json, whole, write_json
+from accel.files import read_json, whole, write_json
 from pipelines.schema import SOURCES, TrainConfig
 from speech.features import LogMelConfig
 from speech.spikescr import SpikeSCR

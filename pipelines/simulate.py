@@ -4,13 +4,13 @@ import logging
 from importlib import resources
 from pathlib import Path
 
+from accel.files import whole
 from accel.report import render
 from accel.trainer.chip import Chip
 from accel.trainer.figures import sections
 from accel.trainer.result import ENGINES, SimulationReport
 from accel.trainer.simulator import simulate
 from accel.trainer.workload import Workload
-from pipelines.files import whole
 from pipelines.process import set_up
 from pipelines.schema import SimulateConfig
 

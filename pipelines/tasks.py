@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from pipelines.files import write_csv
+from accel.files import write_csv
 
 
 @dataclass

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
+from accel.files import read_json, write_json
 from accel.report import render
 from pipelines import story
-from pipelines.files import read_json, write_json
 from pipelines.process import on_terminal, set_up
 from pipelines.runs import TrainedModel, save_config, save_model
 from pipelines.schema import TrainConfig

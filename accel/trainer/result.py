@@ -9,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from accel.files import write_json
 from accel.trainer.cost import Energy
 from accel.trainer.provenance import Constant
-from accel.trainer.workload import LayerKind, Unsupported, write_json
+from accel.trainer.workload import LayerKind, Unsupported
 
 EngineName = Literal["fp", "bp", "wg", "optimizer"]
 ENGINES: tuple[EngineName, ...] = ("fp", "bp", "wg", "optimizer")
@@ -137,7 +138,7 @@ class SimulationReport:
 
     def to_json(self, path: str | Path) -> None:
         """Write to `path`; equal reports give equal bytes, and a crash never leaves half a file."""
-        write_json(path, self.document())
+        write_json(Path(path), self.document())
 
     def document(self) -> dict[str, Any]:
         """The report as plain dictionaries and lists, with derived figures and units in the names."""

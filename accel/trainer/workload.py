@@ -25,11 +25,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from accel.files import write_json
 
 SCHEMA = "spikeloom.workload/1"
 REMEDY = "re-export with `spikeloom export run=DIR`"
@@ -197,7 +198,7 @@ class Workload:
 
     def to_json(self, path: str | Path) -> None:
         """Write to `path`; equal workloads give equal bytes, and a crash never leaves half a file."""
-        write_json(path, dataclasses.asdict(self))
+        write_json(Path(path), dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, path: str | Path) -> Workload:
@@ -221,18 +222,6 @@ class Workload:
             raise WorkloadError(f"{path}: not a readable workload file ({error}); {REMEDY}") from error
         except WorkloadError as error:
             raise WorkloadError(f"{path}: {error}; {REMEDY}") from error
-
-
-def write_json(path: str | Path, document: Any) -> None:
-    """Write `document` as JSON with fixed formatting, first under a temporary name, then moved into place."""
-    path = Path(path)
-    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _layer_faults(layer: Layer) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Files a verb leaves behind, written whole or not at all."""
+"""Files written whole or not at all: under a temporary name first, moved into place when complete."""
 
 import csv
 import json
@@ -31,8 +31,10 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Equal values give equal bytes. Raises ValueError for NaN and infinity, which JSON cannot hold."""
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     with whole(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
