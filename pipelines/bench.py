@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
-from accel.spiking.functional import LIFParameters, lif_loop
+from accel.spiking.functional import LIFParameters, LIFState, lif_loop
 from accel.spiking.kernels import loader
 from accel.spiking.ops import lif
 from accel.spiking.surrogate import ATan
@@ -19,6 +19,7 @@ from pipelines.schema import BenchConfig
 
 SHAPES = ((100, 64, 256), (500, 8, 1024), (4, 32, 384, 64))
 FLOOR_BYTES = 20  # forward reads x, writes s; backward reads x and the upstream gradient, writes dx; float32
+Neuron = Callable[[Tensor, LIFState | None, LIFParameters], tuple[Tensor, LIFState]]
 PARAMETERS = LIFParameters(tau=2.0, decay_input=False, surrogate=ATan(5.0))
 
 
@@ -57,12 +58,13 @@ def copy_bandwidth() -> float:
     return 2 * a.numel() * a.element_size() / (median_ms(lambda: b.copy_(a), 20) / 1e3)
 
 
-def forward_backward(x: Tensor, upstream: Tensor) -> Callable[[], None]:
+def forward_backward(neuron: Neuron, x: Tensor, upstream: Tensor) -> Callable[[], None]:
+    """One training pass of `neuron`, the operator or the plain loop under autograd."""
     x = x.clone().requires_grad_()
 
     def once() -> None:
         x.grad = None
-        spikes, _ = lif(x, None, PARAMETERS)
+        spikes, _ = neuron(x, None, PARAMETERS)
         spikes.backward(upstream)
 
     return once
@@ -105,22 +107,10 @@ def print_ops(repeats: int) -> None:
     for shape in SHAPES:
         generator = torch.Generator().manual_seed(0)
         x, upstream = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
-        ours = median_ms(forward_backward(x, upstream), repeats)
-        loop = median_ms(plain_loop(x, upstream), max(3, repeats // 4))
+        ours = median_ms(forward_backward(lif, x, upstream), repeats)
+        loop = median_ms(forward_backward(lif_loop, x, upstream), max(3, repeats // 4))
         floor = 1e3 * FLOOR_BYTES * x.numel() / bandwidth
         peer = spikingjelly(x, upstream)
         beside = f"{median_ms(peer, max(3, repeats // 4)) / ours:.1f}" if peer else "not installed"
         name = "×".join(map(str, shape))
         print(f"{name:>18s} {ours:9.2f} {floor:9.2f} {ours / floor:8.2f} {loop:9.1f} {loop / ours:12.1f} {beside:>20s}")
-
-
-def plain_loop(x: Tensor, upstream: Tensor) -> Callable[[], None]:
-    """The plain torch loop under autograd, as one would write it."""
-    x = x.clone().requires_grad_()
-
-    def once() -> None:
-        x.grad = None
-        spikes, _ = lif_loop(x, None, PARAMETERS)
-        spikes.backward(upstream)
-
-    return once
