@@ -7,22 +7,26 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module, resources
 from typing import Any
 
 VERBS = {
     "demo": "train, test, export and cost a small keyword recogniser (spoken digits if there, else synthetic words)",
     "train": "train a model; writes a run folder with model, metrics and report",
+    "distill": "train from fine to coarse time steps, each stage taught by the one before; writes the table of stages",
     "evaluate": "score a trained model on a split or on another folder; writes JSON",
+    "listen": "hear a wav file (or the microphone) with a causal model; prints each keyword as it goes by, and latency",
     "export": "turn a trained model into program.pt2 and workload.json with measured densities",
     "simulate": "cost one training step of a workload on a neuromorphic chip; writes a report",
-    "bench": "time the operators (what=ops), or say what this machine runs them on (what=env)",
+    "data": "verify a data set (what=check), show it on a page (describe), or turn wavs into spikes (cochlea)",
+    "bench": "time the operators (ops), a training step (step), the cochlea (cochlea); say what it runs on (env)",
 }
-POSITIONAL = {"bench": "what"}  # `spikeloom bench env` reads better than what=env
+POSITIONAL = {"bench": "what", "data": "what"}  # `spikeloom bench env` reads better than what=env
 EXAMPLES = """\
   spikeloom demo
   SPIKELOOM_DATA=data spikeloom train -m experiment=spikescr_fsdd seed=0,1,2
+  SPIKELOOM_DATA=data spikeloom distill -m experiment=kdcl_fsdd seed=0,1,2
   spikeloom evaluate run=runs/synthetic/seed0 split=valid out=valid.json
   spikeloom export run=runs/synthetic/seed0 && spikeloom simulate workload=runs/synthetic/seed0/export/workload.json
 """
@@ -48,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     for argument in rest:
         if argument.startswith("-") and argument not in ("-m", "--multirun"):
             fail(f"unknown option {argument}; use -m for a sweep, or key=value (`spikeloom {verb} --help`)")
+    if verb == "data":  # no dataclass can have a field called `in`
+        rest = [re.sub("^in=", "root=", argument) for argument in rest]
     if verb in POSITIONAL and rest and re.fullmatch(r"\w+", rest[0]):
         rest[0] = f"{POSITIONAL[verb]}={rest[0]}"
     for argument in rest:
@@ -100,12 +106,10 @@ def explain(error: Exception, verb: str, overrides: list[str]) -> str:
         text += f"\n{cause}"
         cause = cause.__cause__
     key = next((m[1] for m in re.finditer(r"full_key: ([\w.]+)", text)), "")
-    if match := re.search(r"Key '([\w]+)' (?:not in|is not in struct)", text):
-        full = key or match[1]
-        return f"unknown key {full}{_suggest(full, known_keys(verb))}; `spikeloom {verb} --help` lists the keys"
-    if match := re.search(r"Could not override '([^']+)'", text):
-        full = match[1]
-        return f"unknown key {full}{_suggest(full, known_keys(verb))}; `spikeloom {verb} --help` lists the keys"
+    if match := re.search(r"Key '([\w]+)' (?:not in|is not in struct)|Could not override '([^']+)'", text):
+        full = match[2] or key or match[1]
+        meant = _suggest(full, known_keys(verb, overrides))
+        return f"unknown key {full}{meant}; `spikeloom {verb} --help` lists the keys"
     if match := re.search(r"Value '(.*?)' of type '(\w+)' could not be converted to (\w+)", text):
         given = next((o for o in overrides if o.lstrip("+~").startswith(f"{key}=")), f"{key}={match[1]}")
         kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(match[3], match[3])
@@ -124,8 +128,8 @@ def explain(error: Exception, verb: str, overrides: list[str]) -> str:
     return " ".join(str(error).split())
 
 
-def known_keys(verb: str) -> list[str]:
-    """Every key of a verb's default configuration, dotted."""
+def known_keys(verb: str, overrides: Sequence[str] = ()) -> list[str]:
+    """Every key of a verb's configuration, dotted, with the choices of groups that `overrides` make."""
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import DictConfig, OmegaConf
@@ -140,7 +144,8 @@ def known_keys(verb: str) -> list[str]:
 
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
-        return walk(compose(config_name=verb), "")
+        choices = [o for o in overrides if o.partition("=")[0] in groups() and "," not in o]
+        return walk(compose(config_name=verb, overrides=choices), "")
 
 
 def groups() -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ import hashlib
 import logging
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from accel.export import Exported, export
@@ -12,9 +13,10 @@ from accel.files import whole, write_json
 from pipelines.process import set_up
 from pipelines.runs import load_config, load_model
 from pipelines.schema import ExportConfig
-from speech.datamodule import FeatureSet, featurise
+from speech.datamodule import Draw, FeatureSet, featurise
 
 log = logging.getLogger("spikeloom")
+LOOKED_AT = 8  # clips for each one that is measured
 
 
 def run(config: ExportConfig) -> None:
@@ -31,16 +33,23 @@ def run(config: ExportConfig) -> None:
 
 
 def unpadded_batches(features: FeatureSet, n: int, batch_size: int) -> list[Tensor]:
-    """Up to `n` batches [T, B, N] of speech without padding: T is the median length, longer clips are cropped to it."""
-    steps = int(features.lengths.median())
-    whole_clips = (features.lengths >= steps).nonzero().squeeze(1)
+    """Up to `n` batches [T, B, N] of speech without padding: T is the median length, longer clips are cropped to it.
+
+    Of a large set only some clips are looked at, evenly spread.
+    """
+    if n < 1 or batch_size < 2:
+        raise ValueError(f"got batches={n} of batch_size={batch_size}; use at least 1 of 2")
+    n_looked_at = min(len(features), LOOKED_AT * n * batch_size)
+    looked_at = torch.arange(n_looked_at) * len(features) // n_looked_at
+    _, lengths, _, ids = features[Draw(0, looked_at)]
+    steps = int(lengths.median())
+    whole_clips = ids[lengths >= steps]
     size = min(batch_size, len(whole_clips))
-    if size < 2 or n < 1:
-        raise ValueError(
-            f"got batches={n} of batch_size={batch_size} from {len(whole_clips)} clips; use at least 1 of 2"
-        )
+    if size < 2:
+        raise ValueError(f"got {len(features)} clips, {size} of median length or longer; use a set of at least 3")
     groups = whole_clips[: n * size // size * size].split(size)
-    return [features.features[ids, :steps].transpose(0, 1).contiguous() for ids in groups if len(ids) == size][:n]
+    batches = [features[Draw(0, group)].features[:, :steps] for group in groups if len(group) == size]
+    return [batch.transpose(0, 1).contiguous() for batch in batches[:n]]
 
 
 def write(exported: Exported, folder: Path) -> None:

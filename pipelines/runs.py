@@ -17,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
 from accel.files import read_json, whole, write_json
-from pipelines.schema import SOURCES, TrainConfig
-from speech.features import LogMelConfig
+from pipelines.schema import AUGMENTATIONS, FEATURES, SOURCES, TrainConfig, open_train_config
+from speech.frames import FrontEndConfig
 from speech.spikescr import SpikeSCR
 
 RETRAIN = "train again with `spikeloom train … overwrite=true`"
@@ -29,7 +29,7 @@ class TrainedModel:
     """A model with what it needs to be used: the front end and the names of its classes."""
 
     model: SpikeSCR
-    features: LogMelConfig
+    features: FrontEndConfig
     class_names: tuple[str, ...]
 
 
@@ -41,7 +41,7 @@ def save_model(folder: Path, trained: TrainedModel, card: str) -> None:
         trained.model.save_pretrained(partial)
         write_json(
             partial / "preprocessor_config.json",
-            {"class_names": list(trained.class_names), "features": asdict(trained.features)},
+            {"class_names": list(trained.class_names), "features": asdict(trained.features)},  # type: ignore[call-overload]
         )
 
 
@@ -57,7 +57,7 @@ def load_model(folder: Path) -> TrainedModel:
             model = SpikeSCR.from_pretrained(folder, strict=True)
         return TrainedModel(
             model=model.eval(),
-            features=LogMelConfig(**preprocessor["features"]),
+            features=_shape(preprocessor["features"], FEATURES, "log_mel")(**preprocessor["features"]),
             class_names=tuple(preprocessor["class_names"]),
         )
     except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
@@ -85,9 +85,20 @@ def load_config(run: Path) -> TrainConfig:
 
 
 def _typed(values: Any) -> TrainConfig:
-    """Values of config.yaml under their shapes; `data.source` names the shape of the data node."""
-    data = OmegaConf.structured(SOURCES[values.data.source])
-    shaped = OmegaConf.merge(OmegaConf.structured(TrainConfig), {"data": data}, values)
-    config = OmegaConf.to_object(shaped)
+    """Values of config.yaml under their shapes; `data.source`, `features.kind` and `augmentation.kind` name them."""
+    shapes = {
+        "data": SOURCES[values.data.source],
+        "features": _shape(values.features, FEATURES, "log_mel"),
+        "augmentation": _shape(values.augmentation, AUGMENTATIONS, "spectrogram"),
+    }
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(open_train_config()), shapes, values))
     assert isinstance(config, TrainConfig)
     return config
+
+
+def _shape(values: Any, shapes: dict[str, Any], unnamed: str) -> Any:
+    """The shape that `values.kind` names; runs from before there were kinds have the one called `unnamed`."""
+    kind = values.get("kind", unnamed)
+    if kind not in shapes:
+        raise KeyError(f"kind {kind} is none of {', '.join(shapes)}")
+    return shapes[kind]

@@ -8,23 +8,43 @@ from omegaconf import MISSING
 
 from pipelines.tasks import OptimizerConfig
 from speech.augmentation import AugmentationConfig
+from speech.cochlea.cochlea import CochleaConfig
+from speech.commands import CommandsConfig
+from speech.curriculum import DistillationConfig
+from speech.datamodule import CACHE_MB
 from speech.digits import DigitsConfig
+from speech.event_bins import EventBinsConfig
 from speech.features import LogMelConfig
+from speech.heidelberg import SHDConfig, SpikeFileConfig, SSCConfig
+from speech.spike_augmentation import SpikeAugmentationConfig
 from speech.spikescr import SpikeSCRConfig
+from speech.streaming import SpotterConfig
 from speech.synthetic import SyntheticConfig
 
 # `data.source` of a configuration -> its shape.
-SOURCES = {"fsdd": DigitsConfig, "synthetic": SyntheticConfig}
+SOURCES = {
+    "fsdd": DigitsConfig, "gsc": CommandsConfig, "shd": SHDConfig, "spikes": SpikeFileConfig, "ssc": SSCConfig,
+    "synthetic": SyntheticConfig,
+}  # fmt: skip
+# `features.kind` and `augmentation.kind` -> their shapes.
+FEATURES = {"log_mel": LogMelConfig, "event_bins": EventBinsConfig}
+AUGMENTATIONS = {"spectrogram": AugmentationConfig, "spikes": SpikeAugmentationConfig}
 
 
 @dataclass
 class TrainerConfig:
-    """How long and on what: epochs, clips a batch, threads (0: all cores), and the accelerator Lightning should use."""
+    """How long and on what: epochs, clips a batch, threads (0: all cores), and the accelerator Lightning should use.
+
+    num_workers: processes that make the batches (0: this one). cache_mb: memory for the features of clips; what does
+    not fit is computed again every epoch.
+    """
 
     epochs: int = 30
     batch_size: int = 32
     threads: int = 0
     accelerator: str = "cpu"
+    num_workers: int = 0
+    cache_mb: float = CACHE_MB
 
 
 @dataclass
@@ -35,12 +55,44 @@ class TrainConfig:
     resume: bool = False  # go on from checkpoints/last.ckpt
     overwrite: bool = False  # delete the folder first
     leave_one_speaker_out: bool = False  # one training a speaker, each tested on the speaker it never heard
-    data: Any = MISSING
-    features: LogMelConfig = field(default_factory=LogMelConfig)
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    audit: bool = False  # keep the weights of every epoch, and say afterwards what choosing on test would have claimed
+    data: Any = MISSING  # one of SOURCES
+    features: Any = field(default_factory=LogMelConfig)  # one of FEATURES
+    augmentation: Any = field(default_factory=AugmentationConfig)  # one of AUGMENTATIONS
     model: SpikeSCRConfig = field(default_factory=SpikeSCRConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+def open_train_config() -> TrainConfig:
+    """The shape of a training whose data, features and augmentation are still to be chosen."""
+    return TrainConfig(data=MISSING, features=MISSING, augmentation=MISSING)
+
+
+def check_kinds(config: TrainConfig) -> None:
+    """Raise ValueError where a key that tells shapes apart was changed without the shape."""
+    for group, key, shapes in (
+        ("data", "source", SOURCES), ("features", "kind", FEATURES), ("augmentation", "kind", AUGMENTATIONS),
+    ):  # fmt: skip
+        node = getattr(config, group)
+        given, true = getattr(node, key), next(name for name, shape in shapes.items() if shape is type(node))
+        if given != true:
+            raise ValueError(
+                f"{group}.{key}={given} does not fit the other keys of {group}, which are those of {true}; "
+                f"choose another {group}=NAME instead"
+            )
+
+
+@dataclass
+class DistillConfig(TrainConfig):
+    """A training repeated from the finest to the coarsest time steps; trainer.epochs are those of one stage."""
+
+    resolutions_ms: list[float] = field(default_factory=lambda: [5.0, 10.0, 25.0])
+    teacher_pick: str = "best_acc"  # epoch a stage hands over: best_acc (tie: lower loss) or best_loss, on validation
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    undistilled: bool = True  # train the coarsest stage once more, without a teacher, to compare with
+    undistilled_epochs: int | None = None  # null: as many as all stages have together
+    energy_clips: int = 256  # test clips on which operations are counted
 
 
 @dataclass
@@ -54,6 +106,15 @@ class EvaluateConfig:
     split: str = "test"  # train, valid, test or all
     data: OtherFolder = field(default_factory=OtherFolder)  # root: a folder to score instead of the run's own data
     out: str | None = None  # JSON file; default RUN/evaluation.json
+
+
+@dataclass
+class ListenConfig:
+    run: str = MISSING
+    wav: str | None = None  # sound file; null: the microphone
+    seconds: float = 0.0  # how long to hear the microphone; 0: until Ctrl-C
+    out: str | None = None  # JSON file
+    spotter: SpotterConfig = field(default_factory=SpotterConfig)
 
 
 @dataclass
@@ -81,22 +142,36 @@ class DemoConfig:
 
 @dataclass
 class BenchConfig:
-    what: str = "ops"  # ops or env
+    what: str = "ops"  # ops, step, cochlea or env
     repeats: int = 20
+
+
+@dataclass
+class DataConfig:
+    what: str = "check"  # check, describe or cochlea
+    dataset: str = ""  # check, describe: one of conf/data
+    root: str | None = None  # where it lies; default: the folder conf/data names; cochlea: any folder of wavs (or in=)
+    out: str = "data.html"  # the page of describe, the FILE.h5 of cochlea
+    cochlea: CochleaConfig = field(default_factory=CochleaConfig)
+    time_dtype: str = "float32"  # of the spikes cochlea writes; float16 as in the published files
+    batch_size: int = 16  # clips that cochlea hands on at a time
 
 
 def register() -> None:
     """Make the shapes known to Hydra under the names the YAML files build on."""
     store = ConfigStore.instance()
     for name, node in {
-        "train": TrainConfig, "evaluate": EvaluateConfig, "export": ExportConfig,
-        "simulate": SimulateConfig, "demo": DemoConfig, "bench": BenchConfig,
+        "train": open_train_config(),
+        "distill": DistillConfig(data=MISSING, features=MISSING, augmentation=MISSING),
+        "evaluate": EvaluateConfig, "export": ExportConfig,
+        "simulate": SimulateConfig, "demo": DemoConfig, "bench": BenchConfig, "data": DataConfig,
+        "listen": ListenConfig,
     }.items():  # fmt: skip
         store.store(name=f"{name}_schema", node=node)
     for group, name, node in (
         *(("data", f"{name}_schema", source) for name, source in SOURCES.items()),
-        ("features", "log_mel", LogMelConfig),
-        ("augmentation", "spectrogram", AugmentationConfig),
+        *(("features", name, front_end) for name, front_end in FEATURES.items()),
+        *(("augmentation", name, augmentation) for name, augmentation in AUGMENTATIONS.items()),
         ("model", "spikescr", SpikeSCRConfig),
         ("optimizer", "adamw_cosine", OptimizerConfig),
         ("trainer", "lightning", TrainerConfig),

@@ -1,34 +1,45 @@
 """The pages people read: sections about a trained model, gathered for a report."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 from accel.report import Section, Table
 from pipelines.runs import TrainedModel
 from pipelines.scores import accuracy, confusion_matrix
 from speech import figures
-from speech.datamodule import FeatureSet
+from speech.datamodule import Draw, FeatureSet
+from speech.spike_trains import SpikeTrains
 from speech.training import predict, record_spikes, spike_rates
 from speech.utterances import Utterances
 
+CANDIDATES = 100  # recognised clips among which one of median length is shown
 
-def hearing(trained: TrainedModel, clips: Utterances, features: FeatureSet) -> list[Section]:
+
+def hearing(trained: TrainedModel, clips: Utterances | SpikeTrains, features: FeatureSet) -> list[Section]:
     """What goes in and what the neurons do with it, for one recognised clip of median length."""
     log_p = predict(trained.model, features)
-    right = (log_p.argmax(1) == features.labels).nonzero().squeeze(1).tolist() or list(range(len(features)))
-    chosen = sorted(right, key=lambda i: len(clips.waveforms[i]))[len(right) // 2]
-    frames = features.features[chosen, : int(features.lengths[chosen])]
-    word, hop_ms = clips.class_names[int(clips.labels[chosen])], trained.features.hop_ms
-    spikes = record_spikes(trained.model, frames)
-    return [
-        figures.waveform_and_mel(
-            clips.waveforms[chosen], clips.sample_rate_hz, frames.numpy(), hop_ms, word, clips.speakers[chosen]
-        ),
-        figures.spike_raster(spikes, hop_ms, word),
-    ]
+    right = (log_p.argmax(1) == features.labels).nonzero().squeeze(1)
+    candidates = (right if len(right) else torch.arange(len(features)))[:CANDIDATES]
+    _, lengths, _, _ = features[Draw(0, candidates)]
+    chosen = int(candidates[lengths.argsort(stable=True)[len(lengths) // 2]])
+    frames = features[Draw(0, torch.tensor([chosen]))].features[0]
+    word, speaker, step_ms = (
+        clips.class_names[int(clips.labels[chosen])],
+        clips.speakers[chosen],
+        trained.features.step_ms,
+    )
+    if isinstance(clips, SpikeTrains):
+        times_s, units = clips.events[chosen]
+        heard = figures.events_and_frames(times_s, units, frames.numpy(), step_ms, word, speaker)
+    else:
+        heard = figures.waveform_and_mel(
+            clips.waveforms[chosen], clips.sample_rate_hz, frames.numpy(), step_ms, word, speaker
+        )
+    return [heard, figures.spike_raster(record_spikes(trained.model, frames), step_ms, word)]
 
 
 def learning(run: Path, best_epoch: int) -> Section:
@@ -61,4 +72,9 @@ def provenance(result: dict[str, Any]) -> Section:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple | np.ndarray) else str(value)
+    return people(value) if isinstance(value, list) else str(value)
+
+
+def people(names: Sequence[str]) -> str:
+    """Speakers as a sentence can hold them: their names, or how many when they are many."""
+    return ", ".join(names) if len(names) <= 12 else f"{len(names)} speakers"

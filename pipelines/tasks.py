@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -60,10 +60,17 @@ class ClassificationTask(lightning.LightningModule):
         self.valid_accuracy = MulticlassAccuracy(num_classes=n_classes, average="micro")
         self.train_loss, self.valid_loss = MeanMetric(), MeanMetric()
 
-    def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        log_p = self.log_probabilities(self.model, batch)
+    def training_loss(self, batch: Any) -> Tensor:
+        """What a training step minimises."""
+        return self.cross_entropy(self.log_probabilities(self.model, batch), batch.labels)
+
+    def cross_entropy(self, log_p: Tensor, labels: Tensor) -> Tensor:
+        """Mean negative log-likelihood of labels [B] under log-probabilities [B, classes], smoothed as configured."""
         smoothing = self.optimizer_config.label_smoothing
-        loss = (1 - smoothing) * F.nll_loss(log_p, batch.labels) - smoothing * log_p.mean()
+        return (1 - smoothing) * F.nll_loss(log_p, labels) - smoothing * log_p.mean()
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        loss = self.training_loss(batch)
         self.train_loss(loss.detach(), weight=len(batch.labels))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, batch_size=len(batch.labels))
         return loss
@@ -101,17 +108,66 @@ class Reseed(Callback):
         torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
 
 
+def check_pick(pick: str) -> None:
+    """Raise ValueError for a way to choose an epoch that `BestEpoch` does not know."""
+    if pick not in ("best_acc", "best_loss"):
+        raise ValueError(f"an epoch is picked by best_acc or best_loss, got {pick!r}; use best_acc")
+
+
+class BestEpoch(ModelCheckpoint):
+    """Keeps best.ckpt, the epoch chosen on the validation clips, written after `History` has its row.
+
+    best_acc: highest accuracy, among equals lowest loss, then the earlier. best_loss: lowest loss, then the earlier.
+    """
+
+    def __init__(self, folder: Path, pick: str = "best_acc") -> None:
+        check_pick(pick)
+        monitor, mode = ("valid_accuracy", "max") if pick == "best_acc" else ("valid_loss", "min")
+        super().__init__(
+            dirpath=folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )  # fmt: skip
+        self.valid_accuracy = self.valid_loss = math.nan  # of the epoch that is kept
+
+    def check_monitor_top_k(self, trainer: lightning.Trainer, current: Tensor | None = None) -> bool:
+        accuracy, loss = (float(trainer.callback_metrics[name]) for name in ("valid_accuracy", "valid_loss"))
+        tie = current is not None and accuracy == self.valid_accuracy and loss < self.valid_loss
+        better = super().check_monitor_top_k(trainer, current) or tie
+        if better:
+            self.valid_accuracy, self.valid_loss = accuracy, loss
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "valid_accuracy": self.valid_accuracy, "valid_loss": self.valid_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.valid_accuracy, self.valid_loss = state_dict["valid_accuracy"], state_dict["valid_loss"]
+        super().load_state_dict(state_dict)
+
+
+class EveryEpoch(ModelCheckpoint):
+    """Writes the weights of every epoch. A class of its own, since Lightning keeps the state of callbacks by class."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            dirpath=folder, filename="{epoch}", save_top_k=-1, save_weights_only=True, enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )  # fmt: skip
+
+
 class History(Callback):
     """One row of metrics an epoch, kept in the checkpoint and written to metrics.csv, so a resumed run has them all."""
 
+    METRICS = ("train_loss", "train_kl", "valid_loss", "valid_accuracy")  # train_kl: where a teacher is listened to
+
     def __init__(self, path: Path, *, say: bool) -> None:
         self.path, self.say = path, say
-        self.rows: list[dict[str, float]] = []  # epoch, train_loss, valid_loss, valid_accuracy, lr
+        self.rows: list[dict[str, float]] = []  # epoch, METRICS, lr
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         found = trainer.callback_metrics
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1}
-        row |= {name: float(found[name]) for name in ("train_loss", "valid_loss", "valid_accuracy") if name in found}
+        row |= {name: float(found[name]) for name in self.METRICS if name in found}
         row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         self.rows.append(row)
         write_csv(self.path, self.rows)

@@ -1,4 +1,4 @@
-"""Augmentation of log-mel features, for training only: masks, and optionally another vocal tract, tempo and level.
+"""Augmentation of log-mel features, for training only: masks, and optionally another voice, tempo, level, microphone.
 
 Every number is a pure function of (seed, epoch, sample id, draw), so a clip is augmented alike in any batch, any
 worker and any resumed run. Masks follow SpecAugment (Park et al., arXiv 1904.08779), one of each kind a sample. The
@@ -8,17 +8,24 @@ the mel axis is a curve, read exactly:
     out[t, n] = in[t / stretch, band(f_n / a)]     f_n: centre of band n in Hz,  band(f): where f lies on the mel axis
 
 A linear stretch of the mel axis and a shift by a real number of bands can follow; all of it is one linear reading
-along the bands. Reading along time is linear too.
+along the bands. Reading along time is linear too. Another microphone or room colours the whole clip by one curve over
+the bands, a slope and a few smooth waves (u runs from 0 to 2 over the bands):
+
+    c(u) = tilt U(-1, 1) (u - 1) + sum over k = 1..4 of U(-e, e) / sqrt(k) cos(pi k u + pi U(-1, 1))
+    out  = clip(in + c - (peak of the clip afterwards) + 1, 0, 1)
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from speech.features import LogMelConfig, hz_to_mel, mel_to_hz
 
-_N_DRAWS = 10
+_N_WAVES = 4  # of the equaliser
+_COLOUR = slice(10, 11 + 2 * _N_WAVES)  # draws of the tilt and the waves
+_N_DRAWS = _COLOUR.stop + 2
 
 
 @dataclass
@@ -29,9 +36,12 @@ class AugmentationConfig:
     vocal_tract: frequencies are multiplied by U(1 - w, 1 + w). mel_stretch: the mel axis is scaled about its low end by
     U(1 - w, 1 + w). mel_shift_bands: it moves by U(-s, s) bands. time_stretch: the duration is multiplied by
     U(1 - r, 1 + r), which changes the lengths. level: U(-g, g) is added, in units of the features. noise_floor: cells
-    are raised to at least the floor of silence + U(0, h), in units of the features.
+    are raised to at least the floor of silence + U(0, h), in units of the features. tilt: gain at the edges of the
+    bands, equaliser: strength e of the waves, in units of the features; both need level scaling. silence_steps: 0 to
+    this many steps of silence before the clip, and as many again behind it; the lengths grow.
     """
 
+    kind: str = "spectrogram"
     frequency_mask_bands: int = 10
     time_mask_fraction: float = 0.25
     vocal_tract: float = 0.0
@@ -40,8 +50,17 @@ class AugmentationConfig:
     time_stretch: float = 0.0
     level: float = 0.0
     noise_floor: float = 0.0
+    tilt: float = 0.0
+    equaliser: float = 0.0
+    silence_steps: int = 0
 
-    def build(self, features: LogMelConfig, seed: int) -> "Augmentation":
+    def build(self, features: Any, seed: int) -> "Augmentation":
+        """Raises ValueError for features that are not log-mel, and for strengths that make no sense."""
+        if not isinstance(features, LogMelConfig):
+            raise ValueError(
+                f"a spectrogram augmentation got features of the kind {features.kind}; "
+                "use augmentation=shd or ssc (augmentation.probability=0 for none)"
+            )
         return Augmentation(self, features, seed=seed)
 
 
@@ -53,12 +72,25 @@ class Augmentation:
             value = getattr(config, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {value}; use for example 0.2, or 0 for off")
-        for name in ("frequency_mask_bands", "mel_shift_bands", "level", "noise_floor"):
+        for name in (
+            "frequency_mask_bands",
+            "mel_shift_bands",
+            "level",
+            "noise_floor",
+            "tilt",
+            "equaliser",
+            "silence_steps",
+        ):
             if getattr(config, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(config, name)}; use 0 for off")
         if config.frequency_mask_bands > features.n_mels:
             raise ValueError(
                 f"frequency_mask_bands {config.frequency_mask_bands} exceeds {features.n_mels} bands; use less"
+            )
+        if (config.tilt or config.equaliser) and not features.level_scaling:
+            raise ValueError(
+                f"tilt {config.tilt} and equaliser {config.equaliser} move the peak that level scaling puts at 1; "
+                "use features.level_scaling=true, or 0 for both"
             )
         self.config = config
         self.seed = seed
@@ -80,21 +112,22 @@ class Augmentation:
             features = lerp_gather(features, self._bands(draw[:, 0:3], features.shape[2]), dim=2)
         if config.time_stretch:
             features, lengths = stretch_time(features, lengths, 1 + config.time_stretch * (2 * draw[:, 3] - 1))
+        if config.silence_steps:
+            silence = torch.floor(draw[:, _COLOUR.stop :] * (config.silence_steps + 1)).long()
+            features, lengths = surround(features, lengths, silence, self.fill)
+        if config.tilt or config.equaliser:
+            curve = self._colour(2 * draw[:, _COLOUR] - 1, features.shape[2])
+            features = add_curve(features, lengths, curve)
         if config.level or config.noise_floor:
             level = config.level * (2 * draw[:, 4] - 1)
             quietest = self.fill + config.noise_floor * draw[:, 5]
             features = torch.maximum(features + level[:, None, None], quietest[:, None, None])
-        n_steps, n_bands = features.shape[1:]
-        band = torch.arange(n_bands)
-        step = torch.arange(n_steps)
+        n_bands = features.shape[2]
         width = torch.floor(draw[:, 6] * (config.frequency_mask_bands + 1))
-        low = torch.floor(draw[:, 7] * (n_bands - width + 1))
-        masked_bands = (band >= low[:, None]) & (band < (low + width)[:, None])
+        bands = Span(torch.floor(draw[:, 7] * (n_bands - width + 1)), width)
         width = torch.floor(draw[:, 8] * (torch.floor(config.time_mask_fraction * lengths) + 1))
-        start = torch.floor(draw[:, 9] * (lengths - width + 1))
-        masked_steps = (step >= start[:, None]) & (step < (start + width)[:, None])
-        features = features.masked_fill(masked_bands[:, None, :] | masked_steps[:, :, None], self.fill)
-        return features.masked_fill((step >= lengths[:, None])[:, :, None], 0.0), lengths
+        steps = Span(torch.floor(draw[:, 9] * (lengths - width + 1)), width)
+        return mask(features, lengths, steps, bands, self.fill), lengths
 
     def _bands(self, draw: torch.Tensor, n_bands: int) -> torch.Tensor:
         """Where each output band reads: `[B, 3]` draws -> positions `[B, N]`; beyond an edge it reads the edge."""
@@ -108,6 +141,48 @@ class Augmentation:
         position = (hz_to_mel(centre_hz / tract) - self.low_mel) / self.mel_per_band - 1
         return position.clamp(0, n_bands - 1)
 
+    def _colour(self, spread: torch.Tensor, n_bands: int) -> torch.Tensor:
+        """What a microphone adds to each band: draws in [-1, 1) `[B, 1 + 2 waves]` -> `[B, N]`."""
+        u = torch.linspace(0, 2, n_bands)
+        curve = self.config.tilt * spread[:, 0:1] * (u - 1)
+        for k in range(1, _N_WAVES + 1):
+            strength, phase = spread[:, 2 * k - 1, None], spread[:, 2 * k, None]
+            curve = curve + self.config.equaliser * strength / k**0.5 * torch.cos(torch.pi * (k * u + phase))
+        return curve
+
+
+class Span(NamedTuple):
+    """One stretch of steps or channels a sample: first index and width, both `[B]`."""
+
+    start: torch.Tensor
+    width: torch.Tensor
+
+    def covers(self, n: int) -> torch.Tensor:
+        """bool `[B, n]`."""
+        index = torch.arange(n)
+        return (index >= self.start[:, None]) & (index < (self.start + self.width)[:, None])
+
+
+def mask(features: torch.Tensor, lengths: torch.Tensor, steps: Span, channels: Span, fill: float) -> torch.Tensor:
+    """`[B, T, N]` with `fill` in the masked steps and channels, and 0 past each length."""
+    n_steps, n_channels = features.shape[1:]
+    past = (torch.arange(n_steps) >= lengths[:, None])[:, :, None]
+    covered = channels.covers(n_channels)[:, None, :] | (steps.covers(n_steps)[:, :, None] | past)
+    masked = features.masked_fill(covered, fill)
+    return masked if fill == 0 else masked.masked_fill(past, 0.0)
+
+
+def add_curve(features: torch.Tensor, lengths: torch.Tensor, curve: torch.Tensor) -> torch.Tensor:
+    """Add `curve [B, N]` to the valid steps of level-scaled `[B, T, N]`, bring the peak back to 1, clip to [0, 1].
+
+    Digital silence stays 0: it has no peak.
+    """
+    past = (torch.arange(features.shape[1]) >= lengths[:, None])[:, :, None]
+    coloured = features + curve[:, None, :]
+    peak = coloured.masked_fill(past, -torch.inf).amax(dim=(1, 2), keepdim=True)
+    silent = features.amax(dim=(1, 2), keepdim=True) == 0
+    return (coloured - peak + 1).clamp(0, 1).masked_fill(past | silent, 0.0)
+
 
 def stretch_time(
     features: torch.Tensor, lengths: torch.Tensor, factor: torch.Tensor
@@ -120,6 +195,17 @@ def stretch_time(
     pace = (lengths - 1) / (stretched - 1).clamp(min=1)
     steps = torch.arange(int(stretched.max())) * pace[:, None]
     return lerp_gather(features, torch.minimum(steps, (lengths - 1)[:, None]), dim=1), stretched
+
+
+def surround(
+    features: torch.Tensor, lengths: torch.Tensor, silence: torch.Tensor, fill: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put `silence [B, 2]` steps of `fill` before and behind each clip: `[B, T, N]`, `[B]` -> `[B, T', N]`, `[B]`."""
+    longer = lengths + silence.sum(1)
+    source = torch.arange(int(longer.max())) - silence[:, 0:1]
+    inside = (source >= 0) & (source < lengths[:, None])
+    moved = features[torch.arange(len(features))[:, None], source.clamp(0, features.shape[1] - 1)]
+    return torch.where(inside[:, :, None], moved, fill), longer
 
 
 def lerp_gather(values: torch.Tensor, positions: torch.Tensor, dim: int) -> torch.Tensor:

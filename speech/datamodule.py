@@ -1,30 +1,31 @@
-"""Batches of log-mel features for Lightning: computed once, kept in memory, fetched by one indexing operation.
+"""Batches of frames for Lightning: made clip by clip when first asked for, fetched by one indexing operation.
 
 The order of a training epoch and its augmentation depend on (seed, epoch) alone, so a run resumed at epoch k sees
-exactly the batches of a run that was never interrupted. What this module does not do: read features from disk (a data
-set must fit in memory) or split the work over several processes.
+exactly the batches of a run that was never interrupted, with any number of loader workers.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 import lightning
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from speech.augmentation import Augmentation, AugmentationConfig, keyed_uniform
-from speech.features import LogMel, LogMelConfig, pad_waveforms
-from speech.utterances import SpeechSource, SpeechSplits, Utterances
+from speech.augmentation import keyed_uniform
+from speech.clips import Clips
+from speech.frames import Augment, AugmentConfig, CacheBudget, CachedFrames, FrontEnd, FrontEndConfig
+from speech.utterances import SpeechSource, SpeechSplits
 
-_CLIPS_PER_TRANSFORM = 128  # bounds the memory of the spectrograms, not the result
+CACHE_MB = 2000.0
+NOT_SET_UP = "the data are not there yet; call setup() first"
 
 
 class SpeechBatch(NamedTuple):
     """features float32 `[B, T, N]`, 0 past each length; lengths, labels and sample_ids int64 `[B]`.
 
-    A sample id is the position of the clip in its split's `Utterances`.
+    A sample id is the position of the clip in its split.
     """
 
     features: torch.Tensor
@@ -42,41 +43,49 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet(Dataset[SpeechBatch]):
-    """The features of one split: float32 `[n, T, N]`, int64 lengths and labels `[n]`; indexed by a whole batch."""
+    """The clips of one split as a front end shows them, indexed by a whole batch; int64 labels `[n]`."""
 
-    features: torch.Tensor
-    lengths: torch.Tensor
+    frames: CachedFrames
     labels: torch.Tensor
-    augmentation: Augmentation | None = None
+    augmentation: Augment | None = None
+
+    @property
+    def budget(self) -> CacheBudget:
+        return self.frames.budget
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, draw: Draw) -> SpeechBatch:
-        """The samples of `draw`, augmented if this set has an augmentation, trimmed to the longest of them."""
+        """The samples of `draw`, augmented if this set has an augmentation, as long as the longest of them."""
         sample_ids = draw.sample_ids
-        lengths = self.lengths[sample_ids]
-        features = self.features[sample_ids, : int(lengths.max())]
+        features, lengths = self.frames.batch(sample_ids.tolist())
         if self.augmentation is not None:
             features, lengths = self.augmentation(features, lengths, sample_ids, draw.epoch)
         return SpeechBatch(features, lengths, self.labels[sample_ids], sample_ids)
 
+    def with_augmentation(self, augmentation: Augment | None) -> "FeatureSet":
+        """The same frames, augmented otherwise or (None) not at all; nothing is computed twice."""
+        return replace(self, augmentation=augmentation)
 
-def featurise(utterances: Utterances, log_mel: LogMel, augmentation: Augmentation | None = None) -> FeatureSet:
-    """Compute the features of all clips. Raises `ValueError` when the clips have another rate than the front end."""
-    if utterances.sample_rate_hz != log_mel.config.input_rate_hz:
-        raise ValueError(
-            f"got clips of {utterances.sample_rate_hz} Hz for a front end of {log_mel.config.input_rate_hz} Hz; "
-            "use the preset for this rate (gsc_8k for 8 kHz, gsc for 16 kHz)"
-        )
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(utterances), _CLIPS_PER_TRANSFORM):
-            parts.append(log_mel(*pad_waveforms(utterances.waveforms[start : start + _CLIPS_PER_TRANSFORM])))
+    def through(self, front_end: FrontEnd, augmentation: Augment | None = None) -> "FeatureSet":
+        """The same clips through another front end, for instance at another time resolution; nothing is computed yet.
+
+        Raises `ValueError` when the front end is for clips of another kind or rate.
+        """
+        return replace(self, frames=self.frames.through(front_end), augmentation=augmentation)
+
+
+def featurise(
+    clips: Clips[Any], front_end: FrontEnd, augmentation: Augment | None = None, budget: CacheBudget | None = None
+) -> FeatureSet:
+    """The features of all clips, each computed when first asked for. Without a `budget` they may take `CACHE_MB`.
+
+    Raises `ValueError` when the front end is for clips of another kind or rate.
+    """
     return FeatureSet(
-        features=torch.cat([features for features, _ in parts]),
-        lengths=torch.cat([lengths for _, lengths in parts]),
-        labels=torch.from_numpy(utterances.labels),
+        frames=CachedFrames(clips, front_end, budget or CacheBudget(CACHE_MB)),
+        labels=torch.from_numpy(clips.labels),
         augmentation=augmentation,
     )
 
@@ -108,22 +117,54 @@ class EpochBatches(Sampler[Draw]):
             yield Draw(self.epoch, sample_ids)
 
 
+class DrawnSet(Protocol):
+    """A set that is indexed by a whole batch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, draw: Draw) -> Any: ...
+
+
+def batch_loader(
+    features: DrawnSet, *, batch_size: int, seed: int, shuffle: bool, num_workers: int = 0
+) -> DataLoader[Any]:
+    """Loader of such a set. Workers live through all epochs, and so keep the frames they made."""
+    return DataLoader(
+        features,  # type: ignore[arg-type]
+        sampler=EpochBatches(len(features), batch_size, seed=seed, shuffle=shuffle),
+        batch_size=None,  # the sampler already hands out whole batches, nothing is left to collate
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_share_budget,
+    )
+
+
+def _share_budget(worker_id: int) -> None:
+    """In a worker: its part of the cache; half of the whole is for the other loader, of training or validation."""
+    worker = get_worker_info()
+    assert worker is not None
+    budget = getattr(worker.dataset, "budget", None)  # of a `FeatureSet`, or of a set made of them
+    if budget is not None:
+        budget.free_bytes //= 2 * worker.num_workers
+
+
 class SpeechDataModule(lightning.LightningDataModule):
-    """Train, validation and test batches of one speech source.
+    """Train, validation and test batches of one speech source, audio or spikes.
 
     The training batches are shuffled and augmented by (seed, epoch, sample id), the others come in order and untouched.
-    The features of the test clips are not computed before `test_dataloader` is called.
+    No test clip is read before the test set is asked for a batch. `cache_mb` bounds the frames kept in memory.
     """
 
     def __init__(
         self,
         source: SpeechSource,
-        features: LogMelConfig,
-        augmentation: AugmentationConfig | None = None,
+        features: FrontEndConfig,
+        augmentation: AugmentConfig | None = None,
         *,
         batch_size: int = 32,
         seed: int = 0,
         num_workers: int = 0,
+        cache_mb: float = CACHE_MB,
     ) -> None:
         super().__init__()
         self.source = source
@@ -132,27 +173,30 @@ class SpeechDataModule(lightning.LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.num_workers = num_workers
+        self.budget = CacheBudget(cache_mb)
         self._splits: SpeechSplits | None = None
-        self._log_mel: LogMel | None = None
         self._sets: dict[str, FeatureSet] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the source, once; each split is turned into features when first asked for."""
+        """Read the source, once. Raises `ValueError`, with the remedy, when the front end is for other clips."""
         if self._splits is None:
-            self._splits = self.source.build()
-            self._log_mel = self.features.build()
+            splits = self.source.build()
+            front_end = self.features.build()
+            plain = {name: featurise(clips, front_end, budget=self.budget) for name, clips in splits._asdict().items()}
+            self._sets = {**plain, "train": plain["train"].with_augmentation(self.augmentation)}
+            self._splits = splits
 
     @property
     def splits(self) -> SpeechSplits:
         """The three sets of clips. Raises `RuntimeError` before `setup`."""
         if self._splits is None:
-            raise RuntimeError("the data are not there yet; call setup() first")
+            raise RuntimeError(NOT_SET_UP)
         return self._splits
 
     @property
     def n_inputs(self) -> int:
         """Channels of a feature frame."""
-        return self.features.n_mels
+        return self.features.n_channels
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -163,22 +207,18 @@ class SpeechDataModule(lightning.LightningDataModule):
         return len(self.class_names)
 
     @property
-    def test_utterances(self) -> Utterances:
-        """The test clips as waveforms; a batch's sample ids are positions in it."""
-        return self.splits.test
-
-    @property
     def train_set(self) -> FeatureSet:
         """Training features, with the augmentation."""
-        return self._set("train", self.splits.train, self.augmentation)
+        return self._set("train")
 
     @property
     def valid_set(self) -> FeatureSet:
-        return self._set("valid", self.splits.valid, None)
+        return self._set("valid")
 
     @property
     def test_set(self) -> FeatureSet:
-        return self._set("test", self.splits.test, None)
+        """Its sample ids are positions in `splits.test`."""
+        return self._set("test")
 
     def train_dataloader(self) -> DataLoader[SpeechBatch]:
         return self._loader(self.train_set, shuffle=True)
@@ -189,13 +229,13 @@ class SpeechDataModule(lightning.LightningDataModule):
     def test_dataloader(self) -> DataLoader[SpeechBatch]:
         return self._loader(self.test_set, shuffle=False)
 
-    def _set(self, name: str, utterances: Utterances, augmentation: Augmentation | None) -> FeatureSet:
-        if name not in self._sets:
-            assert self._log_mel is not None  # set together with the splits
-            self._sets[name] = featurise(utterances, self._log_mel, augmentation)
+    def _set(self, name: str) -> FeatureSet:
+        if not self._sets:
+            raise RuntimeError(NOT_SET_UP)
         return self._sets[name]
 
     def _loader(self, features: FeatureSet, *, shuffle: bool) -> DataLoader[SpeechBatch]:
-        batches = EpochBatches(len(features), self.batch_size, seed=self.seed, shuffle=shuffle)
-        # batch_size=None: the sampler already hands out whole batches, nothing is left to collate.
-        return DataLoader(features, sampler=batches, batch_size=None, num_workers=self.num_workers)
+        return batch_loader(
+            features, batch_size=self.batch_size, seed=self.seed, shuffle=shuffle,
+            num_workers=self.num_workers,
+        )  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from speech.audio import read_wav
-from speech.utterances import SpeechSplits, Utterances, choose_speakers, split_by_speaker
+from speech.utterances import SpeechSplits, Utterances, hold_out_one_speaker
 
 log = logging.getLogger(__name__)
 
@@ -44,36 +44,15 @@ class DigitsConfig:
         """All recordings, unsplit."""
         return read_digits(self.root)
 
-    def build(self) -> SpeechSplits:
+    def build(self) -> SpeechSplits[Utterances]:
         """Train, validation and test: one speaker each held out for the last two, the rest for training."""
-        utterances = self.load()
-        test = self.test_speaker
-        valid = self.valid_speaker
-        if self.valid_fraction:
-            test = test or choose_speakers(utterances.speaker_names(), 1, self.split_seed)[0]
-            return split_off_clips(utterances, test, self.valid_fraction, self.split_seed)
-        if not test:
-            test = choose_speakers([s for s in utterances.speaker_names() if s != valid], 1, self.split_seed)[0]
-        if not valid:
-            others = [s for s in utterances.speaker_names() if s != test]
-            if not others:
-                raise ValueError(f"{self.root} holds one speaker ({test}); a split by speaker needs at least three")
-            valid = choose_speakers(others, 1, self.split_seed)[0]
-        return split_by_speaker(utterances, test_speakers=[test], valid_speakers=[valid])
-
-
-def split_off_clips(utterances: Utterances, test_speaker: str, valid_fraction: float, seed: int) -> SpeechSplits:
-    """Test: all clips of one speaker. Validation: a random share of the other speakers' clips. Training: the rest."""
-    if not 0 < valid_fraction < 1:
-        raise ValueError(f"valid_fraction must lie in (0, 1), got {valid_fraction}; use 0.1")
-    test = utterances.of_speakers([test_speaker])
-    others = [i for i, speaker in enumerate(utterances.speakers) if speaker != test_speaker]
-    order = np.random.default_rng(seed).permutation(others)
-    n_valid = round(valid_fraction * len(others))
-    if not 0 < n_valid < len(others):
-        raise ValueError(f"valid_fraction {valid_fraction} of {len(others)} clips leaves a set empty; use 0.1")
-    valid, train = sorted(order[:n_valid]), sorted(order[n_valid:])
-    return SpeechSplits(train=utterances.select(train), valid=utterances.select(valid), test=test)
+        return hold_out_one_speaker(
+            self.load(),
+            test_speaker=self.test_speaker,
+            valid_speaker=self.valid_speaker,
+            valid_fraction=self.valid_fraction,
+            seed=self.split_seed,
+        )
 
 
 def read_digits(root: str | Path) -> Utterances:

@@ -6,15 +6,22 @@
 
 The last line (level scaling) makes 0 mean silence and removes the recording level; it is a switch. Every clip is first
 cropped or zero-padded to one second, so its features depend neither on its neighbours in the batch nor on padding
-behind it. The centred frames look half a window ahead: these are features for whole clips, not for streaming.
+behind it. The centred frames look half a window ahead: these are features for whole clips, not for streaming. With
+`causal` a frame ends now and the peak is a running one, both as in `speech.causal_mel`: features for streaming, too.
 """
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from speech.causal_mel import follow_peak, frames_so_far, history, scale_to_peak
+from speech.clips import Clips
+from speech.utterances import Utterances
 
 POWER_FLOOR = 1e-10
 FLOOR_DB = -100.0  # 10 log10 POWER_FLOOR
@@ -26,9 +33,11 @@ class LogMelConfig:
 
     input_rate_hz is the rate of the waveforms, sample_rate_hz the rate at which they are analysed (equal or half).
     hop_ms sets the time resolution. level_range_db is the span below the clip's peak that level scaling keeps.
-    whole_clip_valid counts the zero padding of short clips as speech, as published GSC results do.
+    whole_clip_valid counts the zero padding of short clips as speech, as published GSC results do. causal frames end
+    at the present and the peak of level scaling is a running one, which falls by level_range_db in peak_release_s.
     """
 
+    kind: str = "log_mel"
     input_rate_hz: int = 16_000
     sample_rate_hz: int = 16_000
     clip_s: float = 1.0
@@ -41,6 +50,8 @@ class LogMelConfig:
     level_scaling: bool = True
     level_range_db: float = 60.0
     whole_clip_valid: bool = False
+    causal: bool = False
+    peak_release_s: float = 10.0
 
     @classmethod
     def gsc(cls, hop_ms: float = 10.0) -> "LogMelConfig":
@@ -75,6 +86,28 @@ class LogMelConfig:
         """Feature value of silence: what masking fills in."""
         return 0.0 if self.level_scaling else FLOOR_DB
 
+    @property
+    def peak_fall_db(self) -> float:
+        """What the running peak loses in a step, in dB."""
+        return self.level_range_db * self.hop_ms / (1000 * self.peak_release_s)
+
+    @property
+    def lowest_peak_db(self) -> float:
+        """The running peak of silence, in dB: digital silence is then just below the range."""
+        return FLOOR_DB + self.level_range_db
+
+    @property
+    def n_channels(self) -> int:
+        return self.n_mels
+
+    @property
+    def step_ms(self) -> float:
+        return self.hop_ms
+
+    def at(self, step_ms: float) -> "LogMelConfig":
+        """The same front end at another time resolution."""
+        return replace(self, hop_ms=step_ms)
+
     def build(self) -> "LogMel":
         return LogMel(self)
 
@@ -82,8 +115,9 @@ class LogMelConfig:
 class LogMel(nn.Module):
     """Waveforms `[B, samples]` with `n_samples [B]` -> features `[B, T, n_mels]` and `lengths [B]` (equations above).
 
-    T = 1 + floor(clip / hop) for every clip; lengths = 1 + floor(min(n_samples, clip) / hop). Steps past a clip's
-    length are 0. Samples past `n_samples` are ignored, whatever they hold. Warns with the number of empty mel bands.
+    T = 1 + floor(clip / hop) for every clip; lengths = 1 + floor(min(n_samples, clip) / hop). Causal: without the 1 +,
+    but at least one step. Steps past a clip's length are 0. Samples past `n_samples` are ignored, whatever they hold.
+    Warns with the number of empty mel bands.
     """
 
     window: torch.Tensor
@@ -103,7 +137,12 @@ class LogMel(nn.Module):
             )
         if not config.win_length <= config.n_fft:
             raise ValueError(f"win_length {config.win_length} exceeds n_fft {config.n_fft}; use a longer FFT")
+        if config.causal and config.input_rate_hz != config.sample_rate_hz:
+            raise ValueError("features.causal=true has no resampler that streams; use the preset gsc or gsc_8k")
+        if not config.peak_release_s >= 1:
+            raise ValueError(f"peak_release_s must be at least 1 s, longer than a word; got {config.peak_release_s}")
         self.config = config
+        self.n_channels, self.step_ms = config.n_channels, config.step_ms
         self.clip_samples = round(config.input_rate_hz * config.clip_s)
         bank = mel_filterbank(config)
         empty = int((bank.max(axis=1) == 0).sum())
@@ -117,6 +156,23 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
         self.register_buffer("half_band", _half_band_kernel(), persistent=False)
 
+    def recordings(self, clips: Clips[Any]) -> Sequence[np.ndarray]:
+        """What `frames` takes, one for each clip. Raises ValueError for spikes and for another sample rate."""
+        if not isinstance(clips, Utterances):
+            raise ValueError("got spike trains for a front end of audio; use features=events")
+        if clips.sample_rate_hz != self.config.input_rate_hz:
+            raise ValueError(
+                f"got clips of {clips.sample_rate_hz} Hz for a front end of {self.config.input_rate_hz} Hz; "
+                "use the preset for this rate (gsc_8k for 8 kHz, gsc for 16 kHz)"
+            )
+        return clips.waveforms
+
+    @torch.no_grad()
+    def frames(self, recording: np.ndarray) -> torch.Tensor:
+        """One waveform float32 `[samples]` -> its valid steps, float32 `[T, n_mels]`."""
+        features, lengths = self(*pad_waveforms([recording]))
+        return features[0, : int(lengths)].clone()  # a view would keep the padding alive
+
     def forward(self, waveforms: torch.Tensor, n_samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`[B, samples]` and int64 `[B]` -> float32 `[B, T, n_mels]` and int64 `[B]`."""
         config = self.config
@@ -127,16 +183,49 @@ class LogMel(nn.Module):
         if config.input_rate_hz != config.sample_rate_hz:
             waveforms = halve_rate(waveforms, self.half_band)
             n_samples = (n_samples + 1) // 2
-        spectrum = torch.stft(
-            waveforms, config.n_fft, config.hop, config.win_length, self.window, pad_mode="reflect", return_complex=True
-        )
-        power = spectrum.real.square() + spectrum.imag.square()  # [B, n_fft/2 + 1, T]
-        level_db = 10 * torch.log10((power.mT @ self.mel).clamp(min=POWER_FLOOR))
+        if config.causal:
+            past = history(config.win_length, config.hop)
+            level_db = self.level_so_far(nn.functional.pad(waveforms, (past, 0)))
+            lengths = (n_samples // config.hop).clamp(min=1)
+        else:
+            spectrum = torch.stft(
+                waveforms, config.n_fft, config.hop, config.win_length, self.window, pad_mode="reflect",
+                return_complex=True,
+            )  # fmt: skip
+            level_db = self._level(spectrum.mT)
+            lengths = 1 + n_samples // config.hop
         n_steps = level_db.shape[1]
-        lengths = torch.full_like(n_samples, n_steps) if config.whole_clip_valid else 1 + n_samples // config.hop
+        lengths = torch.full_like(n_samples, n_steps) if config.whole_clip_valid else lengths
         valid = torch.arange(n_steps, device=lengths.device) < lengths[:, None]
-        features = scale_level(level_db, valid, config.level_range_db) if config.level_scaling else level_db
+        if config.causal:
+            features = self.scale_so_far(level_db.transpose(0, 1), None)[0].transpose(0, 1)
+        else:
+            features = scale_level(level_db, valid, config.level_range_db) if config.level_scaling else level_db
         return torch.where(valid[..., None], features, 0.0), lengths
+
+    def level_so_far(self, samples: torch.Tensor) -> torch.Tensor:
+        """Causal frames: `history` samples and those after them `[..., n]` -> level in dB `[..., T, n_mels]`."""
+        config = self.config
+        frames = frames_so_far(samples, config.win_length, config.hop)
+        if frames.numel() == 0:  # an FFT of nothing is an error
+            return frames.new_empty(*frames.shape[:-1], config.n_mels)
+        return self._level(torch.fft.rfft(frames * self.window, config.n_fft))
+
+    def scale_so_far(
+        self, level_db: torch.Tensor, peak_db: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Level `[T, ..., n_mels]` and the running peak before it -> (features, last peak); both as they are without
+        level scaling."""
+        config = self.config
+        if not config.level_scaling:
+            return level_db, peak_db
+        peaks_db, last = follow_peak(level_db, peak_db, fall_db=config.peak_fall_db, lowest_db=config.lowest_peak_db)
+        return scale_to_peak(level_db, peaks_db, config.level_range_db), last
+
+    def _level(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Spectrum `[..., T, n_fft / 2 + 1]` -> level in dB `[..., T, n_mels]`."""
+        power = spectrum.real.square() + spectrum.imag.square()
+        return 10 * torch.log10((power @ self.mel).clamp(min=POWER_FLOOR))
 
 
 def scale_level(level_db: torch.Tensor, valid: torch.Tensor, range_db: float) -> torch.Tensor:
@@ -179,7 +268,7 @@ def mel_filterbank(config: LogMelConfig) -> np.ndarray:
         )
 
 
-def pad_waveforms(waveforms: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_waveforms(waveforms: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """Stack clips of different lengths: float32 `[B, longest]`, zeros behind, and int64 `[B]` lengths in samples."""
     n_samples = torch.tensor([len(waveform) for waveform in waveforms])
     stacked = torch.zeros(len(waveforms), int(n_samples.max()))

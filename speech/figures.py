@@ -40,21 +40,44 @@ def waveform_and_mel(
     top.set_ylabel("Sound pressure")
     top.set_yticks([])
     seconds = n_frames * hop_ms / 1000
-    image = bottom.imshow(
-        bands.T, origin="lower", aspect="auto", extent=(0, seconds, 0, n_bands), cmap="magma", interpolation="nearest"
-    )
-    bottom.grid(False)
-    bottom.set(xlabel="Time (s)", ylabel="Frequency band", xlim=(0, max(seconds, len(wave) / sample_rate_hz)))
-    bottom.set_yticks([0.5, n_bands - 0.5], ["low", "high"])
-    bar = figure.colorbar(image, ax=bottom, aspect=12, pad=0.01, ticks=[bands.min(), bands.max()])
-    bar.ax.set_yticklabels(["quiet", "loud"])
-    bar.outline.set_visible(False)
+    _image(bottom, bands, seconds, ("quiet", "loud"))
+    bottom.set(ylabel="Frequency band", xlim=(0, max(seconds, len(wave) / sample_rate_hz)))
     return Section(
         title=f"The word “{word}”, said by {speaker}",
         caption=f"Above, the sound as the microphone recorded it: {len(wave) / sample_rate_hz:.2f} seconds, "
         f"{sample_rate_hz / 1000:g} thousand samples a second. Below, what the network listens to: every {hop_ms:g} "
         f"milliseconds, how loud each of {n_bands} frequency bands is, dark for quiet and bright for loud. "
         "Vowels show as bright horizontal stripes, hissing sounds as light patches near the top.",
+        figure=figure,
+    )
+
+
+def events_and_frames(
+    times_s: ArrayLike, units: ArrayLike, frames: ArrayLike, step_ms: float, word: str, speaker: str
+) -> Section:
+    """The spikes of an artificial ear, `times_s` and `units` [n], above the counts `frames` [T, N] made of them.
+
+    Unit 0 hears the highest frequency. Raises ValueError for other numbers of dimensions or empty frames.
+    """
+    at, unit = np.asarray(times_s, dtype=np.float64), np.asarray(units)
+    if at.ndim != 1 or at.shape != unit.shape:
+        raise ValueError(f"got times of shape {at.shape} and units of shape {unit.shape}; give one of each per spike")
+    counts = _array(frames, 2, "frames")
+    n_steps, n_channels = counts.shape
+    figure = new_figure(WIDTH_IN, 5.2)
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    at = at - at.min(initial=np.inf) if len(at) else at  # as the frames count it
+    top.plot(at, -unit, "o", color=palette[0], markersize=1.1, markeredgewidth=0, rasterized=True)
+    top.set(ylabel="Ear channel", yticks=[])
+    top.grid(False)
+    seconds = n_steps * step_ms / 1000
+    _image(bottom, counts[:, ::-1], seconds, ("none", f"{counts.max():g}"))
+    bottom.set(ylabel="Channel of the network", xlim=(0, max(seconds, float(at.max(initial=0)))))
+    return Section(
+        title=f"The word “{word}”, said by {speaker}",
+        caption=f"Above, the sound as an artificial ear hears it: each of {len(at):,} dots is one nerve pulse, low "
+        f"frequencies at the bottom. Below, what the network gets: every {step_ms:g} milliseconds, how many pulses "
+        f"arrived in each of {n_channels} groups of neighbouring channels, dark for none and bright for many.",
         figure=figure,
     )
 
@@ -242,6 +265,57 @@ def accuracy_by_speaker(rows: Sequence[tuple[str, float, float, int]], chance: f
         f"deviation to each side.{guessing} On average over speakers: {_percent(means.mean() / 100)}.",
         figure=figure,
         table=Table(("Speaker", "Recognised", "Spread (sd)", "Seeds"), cells),
+    )
+
+
+def _image(axes: Any, frames: NDArray[Any], seconds: float, ends: tuple[str, str]) -> None:
+    """Frames [T, N] as colours, low frequencies at the bottom; `ends` name the smallest and the largest value."""
+    n_channels = frames.shape[1]
+    image = axes.imshow(
+        frames.T, origin="lower", aspect="auto", extent=(0, seconds, 0, n_channels), cmap="magma",
+        interpolation="nearest",
+    )  # fmt: skip
+    axes.grid(False)
+    axes.set_xlabel("Time (s)")
+    axes.set_yticks([0.5, n_channels - 0.5], ["low", "high"])
+    bar = axes.figure.colorbar(image, ax=axes, aspect=12, pad=0.01, ticks=[frames.min(), frames.max()])
+    bar.ax.set_yticklabels(ends)
+    bar.outline.set_visible(False)
+
+
+def accuracy_against_cost(
+    points: Sequence[tuple[str, float, float, float, float]], undistilled: tuple[str, float, float, float, float] | None
+) -> Section:
+    """A curriculum: `points` of (label, mean time steps, energy in mJ, mean accuracy 0…1, its sd or nan), finest first.
+
+    `undistilled` is the same for the model that learned without a teacher. Raises ValueError for an accuracy outside
+    0…1.
+    """
+    every = [*points, *([undistilled] if undistilled else [])]
+    _check_fractions([(point[0], point[3]) for point in every], "accuracy of stage")
+    figure = new_figure(WIDTH_IN, 3.6)
+    panels = figure.subplots(1, 2, sharey=True)
+    costs = ("Time steps in a word (mean)", "Energy of a word (mJ)")
+    for column, (panel, cost) in enumerate(zip(panels, costs, strict=True), 1):
+        curves = [("taught by the finer one", points, palette[0], "o-")]
+        curves += [("without a teacher", [undistilled], palette[1], "D")] if undistilled else []
+        for label, shown, colour, style in curves:
+            x, y = [point[column] for point in shown], [100 * point[3] for point in shown]
+            spread = np.nan_to_num([100 * point[4] for point in shown])
+            panel.errorbar(x, y, yerr=spread, fmt=style, color=colour, capsize=3, linewidth=1.6, label=label)
+        for label, *values in points:
+            place = (values[column - 1], 100 * values[2])
+            panel.annotate(label, place, xytext=(6, 6), textcoords="offset points", fontsize=9.5, color=INK)
+        panel.set(xlabel=cost, xlim=(0, None))
+        panel.margins(x=0.15, y=0.2)
+    panels[0].set_ylabel("Words recognised (%)")
+    panels[1].legend(framealpha=1, edgecolor="none", fontsize=10, labelcolor=INK, loc="lower right")
+    return Section(
+        title="What coarser hearing costs, and saves",
+        caption="Each dot is one network, named after the length of its time steps: the further left, the fewer steps "
+        "and the less energy a word takes. Along the line each network began as a copy of the one to its right and "
+        "went on with it as teacher. Bars are one standard deviation over seeds, where there are several.",
+        figure=figure,
     )
 
 

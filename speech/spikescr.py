@@ -67,7 +67,7 @@ class TimeConv(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, kernel: int, *, groups: int = 1, bias: bool, causal: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(n_in, n_out, kernel, groups=groups, bias=bias)
+        self.conv = nn.Conv1d(n_in, n_out, kernel, padding=0 if causal else kernel // 2, groups=groups, bias=bias)
         self.kernel, self.causal = kernel, causal
 
     def forward(self, x_TBC: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -76,11 +76,7 @@ class TimeConv(nn.Module):
             past = x_TBC.new_zeros(reach, *x_TBC.shape[1:]) if past is None else past
             x_TBC = torch.cat((past, x_TBC))
             past = x_TBC[x_TBC.shape[0] - reach :]
-        x_BCT = x_TBC.permute(1, 2, 0)
-        y_BCT = F.conv1d(
-            x_BCT, self.conv.weight, self.conv.bias, padding=0 if self.causal else reach // 2, groups=self.conv.groups
-        )
-        return y_BCT.permute(2, 0, 1), past
+        return self.conv(x_TBC.permute(1, 2, 0)).permute(2, 0, 1), past
 
 
 class EmbeddingState(NamedTuple):

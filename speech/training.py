@@ -17,15 +17,23 @@ def speech_log_probabilities(model: SpikeSCR, batch: SpeechBatch) -> Tensor:
     return log_mean_probability(model(batch.features.transpose(0, 1), batch.lengths), batch.lengths)
 
 
-def predict(model: SpikeSCR, features: FeatureSet) -> Tensor:
-    """log-probabilities [n, classes] of every clip of a set, in its order, in evaluation mode."""
+def predict(
+    model: SpikeSCR, features: FeatureSet, readout: Callable[[Tensor, Tensor], Tensor] = log_mean_probability
+) -> Tensor:
+    """What `readout(logits, lengths)` says of every clip of a set, in its order, in evaluation mode: [n, classes].
+
+    By default log-probabilities. Runs where the model is; the answer is on the CPU.
+    """
+    device = model.head.weight.device
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        parts = [
-            speech_log_probabilities(model, features[Draw(0, ids)])
-            for ids in torch.arange(len(features)).split(PREDICTION_BATCH)
-        ]
+        parts = []
+        for ids in torch.arange(len(features)).split(PREDICTION_BATCH):
+            batch = features[Draw(0, ids)]
+            lengths = batch.lengths.to(device)
+            logits = model(batch.features.to(device).transpose(0, 1), lengths)
+            parts.append(readout(logits, lengths).cpu())
     model.train(was_training)
     return torch.cat(parts)
 
@@ -64,8 +72,8 @@ def layer_name(path: str) -> str:
 def spike_rates(model: SpikeSCR, features: FeatureSet, clips: int = 64) -> dict[str, float]:
     """Share of neurons that fire in a step, by layer, over the valid steps of the first `clips` clips."""
     counts: dict[str, tuple[float, int]] = {}
-    for i in range(min(clips, len(features))):
-        for name, spikes in record_spikes(model, features.features[i, : int(features.lengths[i])]).items():
+    for clip in torch.arange(min(clips, len(features))).split(1):
+        for name, spikes in record_spikes(model, features[Draw(0, clip)].features[0]).items():
             fired, places = counts.get(name, (0.0, 0))
             counts[name] = (fired + float(spikes.sum()), places + spikes.size)
     return {name: fired / places for name, (fired, places) in counts.items()}

@@ -1,89 +1,89 @@
-"""Spoken clips in memory: what every source of recordings returns, and the split by speaker.
+"""Spoken clips as waveforms: what every source of recordings returns, and the split by speaker.
 
 Keyword recognisers look far better on voices they have heard; a split that puts one speaker on both sides measures the
-wrong thing. So the only split offered here is by speaker, and it proves that no speaker is on two sides.
+wrong thing. So the splits made here are by speaker and prove that no speaker is on two sides; a published split that
+shares speakers can be asked for them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, Generic, NamedTuple, Protocol
 
 import numpy as np
 
+from speech.audio import read_wav
+from speech.clips import C, Clips, LazySequence
+
+
+class WavFiles(LazySequence[np.ndarray]):
+    """Wav files as float32 `[samples]` at `sample_rate_hz`, read when indexed (errors: `speech.audio.read_wav`)."""
+
+    def __init__(self, paths: Sequence[str], sample_rate_hz: int) -> None:
+        self.paths = list(paths)
+        self.sample_rate_hz = sample_rate_hz
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> np.ndarray:
+        return read_wav(self.paths[index], self.sample_rate_hz)
+
+    def n_samples(self, index: int) -> int:
+        """Samples of file `index` after resampling, from its header."""
+        import soundfile
+
+        try:
+            header = soundfile.info(self.paths[index])
+        except (soundfile.SoundFileError, RuntimeError):
+            return len(self.read(index))  # raises the error that names the problem and the remedy
+        return -(-header.frames * self.sample_rate_hz // header.samplerate)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Utterances:
+class Utterances(Clips[np.ndarray]):
     """Labelled clips of one sample rate.
 
-    waveforms: float32 `[samples]` each, lengths differ; labels: int64 `[n]`, indices into `class_names`;
-    speakers and names: one string per clip. Raises `ValueError` when empty, when the fields disagree in length, when a
-    label is out of range, when fewer than two classes are named, or when a waveform is empty or not finite (named).
+    waveforms: float32 `[samples]` each, lengths differ; a `LazySequence` reads and checks a clip when it is indexed, a
+    list is checked here: `ValueError` names the clips that are empty or not finite. Other fields and errors: `Clips`.
     """
 
-    waveforms: list[np.ndarray]
-    labels: np.ndarray
-    speakers: list[str]
-    names: list[str]
-    class_names: tuple[str, ...]
+    CONTENT: ClassVar[str] = "waveforms"
+
+    waveforms: Sequence[np.ndarray]
     sample_rate_hz: int
 
     def __post_init__(self) -> None:
-        sizes = {len(self.waveforms), len(self.labels), len(self.speakers), len(self.names)}
-        if sizes == {0}:
-            raise ValueError("got no utterances; use a source or a selection that holds at least one clip")
-        if len(sizes) != 1:
-            raise ValueError(f"waveforms, labels, speakers, names differ in length: {sorted(sizes)}; give one per clip")
-        if len(self.class_names) < 2:
-            raise ValueError(f"got the classes {self.class_names}; use a source of two or more")
-        if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
-            raise ValueError(
-                f"labels span {self.labels.min()}..{self.labels.max()}; use 0..{len(self.class_names) - 1}, the classes"
-            )
+        super().__post_init__()
+        if isinstance(self.waveforms, LazySequence):
+            return
         bad = [n for n, w in zip(self.names, self.waveforms, strict=True) if len(w) == 0 or not np.isfinite(w).all()]
         if bad:
             shown = ", ".join(bad[:5])
             raise ValueError(f"{len(bad)} clips are empty or hold NaN/infinity: {shown}; repair or remove them")
 
-    def __len__(self) -> int:
-        return len(self.waveforms)
-
     @property
     def n_samples(self) -> np.ndarray:
-        """int64 `[n]`: length of every clip in samples."""
-        return np.array([len(waveform) for waveform in self.waveforms], dtype=np.int64)
+        """int64 `[n]`: length of every clip in samples; of files on disk only the headers are read."""
+        return np.fromiter((self._n_samples(i) for i in range(len(self))), dtype=np.int64)
 
-    def speaker_names(self) -> list[str]:
-        """Distinct speakers, sorted."""
-        return sorted(set(self.speakers))
-
-    def select(self, indices: Iterable[int]) -> "Utterances":
-        """The clips at `indices`, in that order; class names and indices stay as they are."""
-        chosen = [int(index) for index in indices]
-        return Utterances(
-            waveforms=[self.waveforms[i] for i in chosen],
-            labels=self.labels[chosen],
-            speakers=[self.speakers[i] for i in chosen],
-            names=[self.names[i] for i in chosen],
-            class_names=self.class_names,
-            sample_rate_hz=self.sample_rate_hz,
-        )
-
-    def of_speakers(self, speakers: Iterable[str]) -> "Utterances":
-        """The clips of `speakers`, in source order. Raises `ValueError` naming the speakers that are absent."""
-        wanted = set(speakers)
-        absent = sorted(wanted - set(self.speakers))
-        if absent:
-            present = ", ".join(self.speaker_names())
-            raise ValueError(f"no utterances of speaker {', '.join(absent)}; use one of {present}")
-        return self.select(i for i, speaker in enumerate(self.speakers) if speaker in wanted)
+    def _n_samples(self, index: int) -> int:
+        if isinstance(self.waveforms, LazySequence):
+            sequence, position = self.waveforms.locate(index)
+            if isinstance(sequence, WavFiles):
+                return sequence.n_samples(position)
+        return len(self.waveforms[index])
 
 
-class SpeechSplits(NamedTuple):
-    """Three sets of clips that share no speaker."""
+class SpeechSplits(NamedTuple, Generic[C]):
+    """Three sets of clips, waveforms or spikes. They share no speaker unless a published split does."""
 
-    train: Utterances
-    valid: Utterances
-    test: Utterances
+    train: C
+    valid: C
+    test: C
+
+    def shared_speakers(self) -> list[str]:
+        """Speakers of the test clips who are heard in training too."""
+        return sorted(set(self.train.speaker_names()) & set(self.test.speaker_names()))
 
 
 class SpeechSource(Protocol):
@@ -92,9 +92,7 @@ class SpeechSource(Protocol):
     def build(self) -> SpeechSplits: ...
 
 
-def split_by_speaker(
-    utterances: Utterances, *, test_speakers: Sequence[str], valid_speakers: Sequence[str]
-) -> SpeechSplits:
+def split_by_speaker(utterances: C, *, test_speakers: Sequence[str], valid_speakers: Sequence[str]) -> SpeechSplits[C]:
     """Split by speaker: the named ones for test and validation, all others for training.
 
     Raises `ValueError` when a named speaker is absent, named on both sides, or when none is left for training.
@@ -108,6 +106,43 @@ def split_by_speaker(
     if not rest:
         raise ValueError(f"no speaker left for training out of {utterances.speaker_names()}; hold out fewer speakers")
     return SpeechSplits(train=utterances.of_speakers(rest), valid=valid, test=test)
+
+
+def hold_out_one_speaker(
+    utterances: C, *, test_speaker: str, valid_speaker: str, valid_fraction: float, seed: int
+) -> SpeechSplits[C]:
+    """One speaker for test, one for validation, drawn by `seed` where the name is empty, and the rest for training.
+
+    With valid_fraction > 0 no voice is spent on validation: see `split_off_clips`. Raises `ValueError` as
+    `split_by_speaker`, and for fewer speakers than a split needs.
+    """
+    test, valid = test_speaker, valid_speaker
+    speakers = utterances.speaker_names()
+    if valid_fraction:
+        test = test or choose_speakers(speakers, 1, seed)[0]
+        return split_off_clips(utterances, test, valid_fraction, seed)
+    if not test:
+        test = choose_speakers([s for s in speakers if s != valid], 1, seed)[0]
+    if not valid:
+        others = [s for s in speakers if s != test]
+        if not others:
+            raise ValueError(f"got clips of one speaker ({test}); use at least three for a split by speaker")
+        valid = choose_speakers(others, 1, seed)[0]
+    return split_by_speaker(utterances, test_speakers=[test], valid_speakers=[valid])
+
+
+def split_off_clips(utterances: C, test_speaker: str, valid_fraction: float, seed: int) -> SpeechSplits[C]:
+    """Test: all clips of one speaker. Validation: a random share of the other speakers' clips. Training: the rest."""
+    if not 0 < valid_fraction < 1:
+        raise ValueError(f"valid_fraction must lie in (0, 1), got {valid_fraction}; use 0.1")
+    test = utterances.of_speakers([test_speaker])
+    others = [i for i, speaker in enumerate(utterances.speakers) if speaker != test_speaker]
+    order = np.random.default_rng(seed).permutation(others)
+    n_valid = round(valid_fraction * len(others))
+    if not 0 < n_valid < len(others):
+        raise ValueError(f"valid_fraction {valid_fraction} of {len(others)} clips leaves a set empty; use 0.1")
+    valid, train = sorted(order[:n_valid]), sorted(order[n_valid:])
+    return SpeechSplits(train=utterances.select(train), valid=utterances.select(valid), test=test)
 
 
 def choose_speakers(speakers: Sequence[str], n: int, seed: int) -> list[str]:

@@ -35,7 +35,7 @@ def _forbidden(path: str, name: str) -> bool:
     return any((
         room == "accel" and within(*DOMAINS, "pipelines", "conf"),
         room in DOMAINS and within(*others, "pipelines", "conf"),
-        room in DOMAINS and within("accel") and not within("accel.spiking", "accel.report"),
+        room in DOMAINS and within("accel") and not within("accel.spiking", "accel.report", "accel.files"),
         any(within(library) and room != owner for library, owner in OWNERS.items()),
         within("lightning", "pytorch_lightning") and room != "pipelines"
         and Path(path).name not in ("datamodule.py", "training.py"),

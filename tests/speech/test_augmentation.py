@@ -12,7 +12,7 @@ from speech.features import LogMelConfig, hz_to_mel
 FEATURES = LogMelConfig.gsc_8k()
 NO_MASKS = AugmentationConfig(frequency_mask_bands=0, time_mask_fraction=0.0)
 EVERYTHING = AugmentationConfig(
-    vocal_tract=0.2, mel_stretch=0.1, mel_shift_bands=3, time_stretch=0.2, level=0.1, noise_floor=0.1
+    vocal_tract=0.2, mel_stretch=0.1, mel_shift_bands=3, time_stretch=0.2, level=0.1, noise_floor=0.1, silence_steps=5
 )
 
 
@@ -158,6 +158,18 @@ def test_time_stretch_changes_lengths_and_keeps_both_ends() -> None:
     torch.testing.assert_close(augmented[each, stretched - 1], features[each, lengths - 1], atol=1e-4, rtol=0)
 
 
+def test_silence_surrounds_the_clip_and_leaves_it_whole() -> None:
+    features, lengths, ids = batch(200)
+    build = dataclasses.replace(NO_MASKS, silence_steps=6).build(FEATURES, 0)
+    augmented, longer = build(features, lengths, ids, epoch=0)
+    before = [int((clip.sum(1) > 0).nonzero()[0]) for clip in augmented]
+    behind = (longer - lengths).numpy() - before
+    assert set(before) == set(behind.tolist()) == set(range(7))
+    for clip, old, start, n in zip(augmented, features, before, lengths.tolist(), strict=True):
+        assert torch.equal(clip[start : start + n], old[:n])
+        assert clip.count_nonzero() == clip[start : start + n].count_nonzero()
+
+
 def test_level_and_noise_floor_stay_in_their_limits() -> None:
     features, lengths, ids = batch(64)
     augmented, _ = dataclasses.replace(NO_MASKS, level=0.05).build(FEATURES, 0)(features, lengths, ids, epoch=0)
@@ -194,6 +206,69 @@ def test_keyed_numbers_are_uniform_and_unrelated() -> None:
     next_epoch = keyed_uniform(0, 1, np.arange(20_000), 3)
     related = np.corrcoef(np.concatenate([u, next_epoch, np.roll(u, 1, axis=0)], axis=1).T) - np.eye(9)
     assert np.abs(related).max() < 0.03
+
+
+def coloured(n_bands: int = 140, **strengths: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    features, lengths, ids = batch(200)
+    features[:, 0, n_bands // 2] = 1  # a level-scaled clip has its peak at 1
+    augmented, _ = dataclasses.replace(NO_MASKS, **strengths).build(FEATURES, 0)(features, lengths, ids, epoch=0)  # type: ignore[arg-type]
+    return features, augmented, lengths
+
+
+@pytest.mark.parametrize("strengths", [{"tilt": 0.3}, {"equaliser": 0.15}, {"tilt": 0.2, "equaliser": 0.1}])
+def test_a_microphone_adds_one_curve_to_all_valid_steps_and_keeps_the_peak_at_one(strengths: dict[str, float]) -> None:
+    features, augmented, lengths = coloured(**strengths)
+    assert float(augmented.min()) >= 0
+    torch.testing.assert_close(augmented.amax((1, 2)), torch.ones(200))
+    for before, after, n in zip(features, augmented, lengths.tolist(), strict=True):
+        assert not after[n:].any()
+        inside = (after[:n] > 0) & (after[:n] < 1)
+        change = torch.where(inside, after[:n] - before[:n], torch.nan)
+        spread = change.nan_to_num(-9).amax(0) - change.nan_to_num(9).amin(0)
+        assert float(spread[inside.any(0)].max()) < 1e-5  # the same at every step
+
+
+def test_a_tilt_is_linear_and_reaches_its_strength_at_the_edges() -> None:
+    features, augmented, _ = coloured(tilt=0.3)
+    change = (augmented - features)[:, 1:20]
+    change = torch.where((augmented[:, 1:20] > 0) & (augmented[:, 1:20] < 1), change, torch.nan).nanmedian(1).values
+    slope = (change[:, 120] - change[:, 20]) / 100 * 139 / 2  # of the gain, from the middle to the edge
+    middle = change[:, 70] - (change[:, 120] + change[:, 20]) / 2
+    assert float(middle[~middle.isnan()].abs().max()) < 1e-5
+    assert 0.27 < float(slope[~slope.isnan()].abs().max()) <= 0.3 + 1e-5
+    assert abs(float(slope[~slope.isnan()].mean())) < 0.03
+
+
+def test_an_equaliser_is_a_sum_of_four_waves() -> None:
+    augment = dataclasses.replace(NO_MASKS, equaliser=0.2).build(FEATURES, 0)
+    draw = torch.rand(50, 9, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    u = torch.linspace(0, 2, 140)
+    literal = sum(
+        0.2 * draw[:, 2 * k - 1, None] / k**0.5 * torch.cos(torch.pi * k * u + torch.pi * draw[:, 2 * k, None])
+        for k in range(1, 5)
+    )
+    torch.testing.assert_close(augment._colour(draw, 140), literal)
+
+
+def test_silence_stays_silent_under_any_microphone() -> None:
+    lengths, ids = torch.full((8,), 30), torch.arange(8)
+    augment = dataclasses.replace(NO_MASKS, tilt=0.3, equaliser=0.2).build(FEATURES, 0)
+    assert not augment(torch.zeros(8, 40, 140), lengths, ids, epoch=0)[0].any()
+
+
+def test_a_microphone_needs_level_scaling() -> None:
+    for name in ("tilt", "equaliser"):
+        with pytest.raises(ValueError, match=r"level scaling.*features\.level_scaling=true"):
+            dataclasses.replace(NO_MASKS, **{name: 0.1}).build(LogMelConfig.gsc_paper(), 0)
+
+
+def test_strengths_that_are_off_draw_as_they_always_did() -> None:
+    features, lengths, ids = batch(16)
+    config = dataclasses.replace(EVERYTHING, tilt=0.0, equaliser=0.0)
+    augmented, _ = config.build(FEATURES, 7)(features, lengths, ids, epoch=2)
+    assert float(augmented.double().sum()) == pytest.approx(
+        66078.1807, rel=1e-6
+    )  # recorded before there was a microphone
 
 
 @pytest.mark.parametrize("change", [{"vocal_tract": 1.0}, {"time_stretch": -0.1}, {"level": -1.0}])

@@ -1,16 +1,22 @@
-"""The data module: features once, batches by (seed, epoch), nothing of the test split before it is asked for."""
+"""The data module: a clip's frames are its own, batches go by (seed, epoch), no clip is read before it is needed."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning
+import numpy as np
 import pytest
 import torch
 
-from speech import datamodule as module_under_test
 from speech.augmentation import AugmentationConfig
+from speech.clips import LazySequence
 from speech.datamodule import Draw, EpochBatches, SpeechBatch, SpeechDataModule, featurise
+from speech.event_bins import EventBinsConfig
 from speech.features import LogMelConfig
+from speech.frames import CacheBudget
+from speech.spike_augmentation import SpikeAugmentationConfig
+from speech.spike_trains import Events, SpikeTrains
 from speech.synthetic import SyntheticConfig
 from speech.utterances import SpeechSplits
 
@@ -25,8 +31,43 @@ class Source:
         return splits()
 
 
-def speech_data(augmentation: AugmentationConfig | None = None, **settings: int) -> SpeechDataModule:
-    data = SpeechDataModule(Source(), LogMelConfig.gsc(), augmentation, **{"batch_size": 5, **settings})
+class ReadEvents(LazySequence[Events]):
+    """Made-up clips of events that write down which of them were read."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.read_clips: list[int] = []
+
+    def __len__(self) -> int:
+        return self.n
+
+    def read(self, index: int) -> Events:
+        self.read_clips.append(index)
+        rng = np.random.default_rng(index)
+        return Events(np.sort(rng.random(200)) * (0.3 + 0.05 * index), rng.integers(0, 700, 200))
+
+
+def spike_trains(n: int = 12) -> SpikeTrains:
+    return SpikeTrains(
+        events=ReadEvents(n), labels=np.arange(n) % 2, speakers=[str(i % 3) for i in range(n)],
+        names=[f"clip{i}" for i in range(n)], class_names=("a", "b"),
+    )  # fmt: skip
+
+
+class SpikeSource:
+    def build(self) -> SpeechSplits:
+        return SpeechSplits(spike_trains(), spike_trains(4), spike_trains(5))
+
+
+def speech_data(augmentation: AugmentationConfig | None = None, **settings: float) -> SpeechDataModule:
+    data = SpeechDataModule(Source(), LogMelConfig.gsc(), augmentation, **{"batch_size": 5, **settings})  # type: ignore[arg-type]
+    data.setup()
+    return data
+
+
+def spike_data(**settings: float) -> SpeechDataModule:
+    given = {"batch_size": 5, **settings}
+    data = SpeechDataModule(SpikeSource(), EventBinsConfig(), SpikeAugmentationConfig(), **given)  # type: ignore[arg-type]
     data.setup()
     return data
 
@@ -56,7 +97,7 @@ def test_features_of_a_batch_are_those_of_its_clips() -> None:
             waveform = torch.from_numpy(data.splits.train.waveforms[sample])[None]
             alone, length = log_mel(waveform, torch.tensor([waveform.shape[1]]))
             n = int(length)
-            torch.testing.assert_close(batch.features[row, :n], alone[0, :n], atol=1e-4, rtol=0)
+            assert torch.equal(batch.features[row, :n], alone[0, :n])
             assert int(batch.labels[row]) == data.splits.train.labels[sample]
 
 
@@ -92,45 +133,105 @@ def test_a_sample_is_augmented_anew_in_each_epoch() -> None:
     assert not torch.equal(first, later)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_batch_size_and_workers_do_not_change_a_sample(num_workers: int) -> None:
-    augmentation = AugmentationConfig(vocal_tract=0.1)
-    one = speech_data(augmentation, batch_size=12)
-    many = speech_data(augmentation, batch_size=5, num_workers=num_workers)
-    whole = next(iter(one.train_dataloader()))
+@pytest.mark.parametrize("make", [speech_data, spike_data])
+def test_batch_size_and_cache_do_not_change_a_bit_of_a_sample(make: Callable[..., SpeechDataModule]) -> None:
+    whole = next(iter(make(batch_size=12).train_dataloader()))
     row_of = {sample: row for row, sample in enumerate(whole.sample_ids.tolist())}
-    for batch in many.train_dataloader():
-        for row, sample in enumerate(batch.sample_ids.tolist()):
-            n = int(batch.lengths[row])
-            torch.testing.assert_close(batch.features[row, :n], whole.features[row_of[sample], :n])
+    for cache_mb in (0, 0.05, 100):
+        data = make(batch_size=5, cache_mb=cache_mb)
+        for _ in range(2):  # made, then from the cache where there is room
+            for batch in data.train_dataloader():
+                for row, sample in enumerate(batch.sample_ids.tolist()):
+                    n = int(batch.lengths[row])
+                    assert torch.equal(batch.features[row, :n], whole.features[row_of[sample], :n])
 
 
-def test_test_features_are_not_computed_before_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    computed = []
-
-    def watched(utterances, *rest):  # type: ignore[no-untyped-def]
-        computed.append(utterances)
-        return featurise(utterances, *rest)
-
-    monkeypatch.setattr(module_under_test, "featurise", watched)
-    data = speech_data()
-    data.train_dataloader()
-    data.val_dataloader()
-    data.train_dataloader()
-    assert computed == [data.splits.train, data.splits.valid]
-    data.test_dataloader()
-    assert computed[-1] is data.test_utterances
+@pytest.mark.parametrize("make", [speech_data, spike_data])
+def test_worker_processes_do_not_change_a_bit_of_a_batch(make: Callable[..., SpeechDataModule]) -> None:
+    here, elsewhere = make(num_workers=0).train_dataloader(), make(num_workers=2).train_dataloader()
+    for epoch in (0, 1):
+        for loader in (here, elsewhere):
+            loader.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        for ours, theirs in zip(here, elsewhere, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_clips_of_another_rate_and_use_before_setup_are_errors() -> None:
-    data = SpeechDataModule(Source(), LogMelConfig.gsc_8k())
-    with pytest.raises(RuntimeError, match=r"setup\(\)"):
-        data.train_dataloader()
-    data.setup()
-    with pytest.raises(ValueError, match="16000 Hz for a front end of 8000 Hz"):
-        data.train_dataloader()
+def test_no_clip_is_read_before_it_is_asked_for_and_none_twice() -> None:
+    data = spike_data()
+    reads = {name: clips.events.read_clips for name, clips in data.splits._asdict().items()}
+    data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+    assert reads == {"train": [], "valid": [], "test": []}
+    batch = data.train_set[Draw(0, torch.tensor([7, 3]))]
+    assert reads["train"] == [7, 3]
+    assert batch.sample_ids.tolist() == [7, 3]
+    for epoch in (0, 1):
+        data.train_dataloader().sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        list(data.train_dataloader())
+    assert sorted(reads["train"]) == list(range(12))
+    assert reads["test"] == []
+
+
+def test_the_cache_never_holds_more_than_its_budget() -> None:
+    for cache_mb in (0.0, 0.1, 0.3):
+        data = speech_data(cache_mb=cache_mb)
+        list(data.train_dataloader()), list(data.val_dataloader())
+        kept = [f for features in (data.train_set, data.valid_set) for f in features.frames._kept.values()]
+        n_bytes = sum(frames.nbytes for frames in kept)
+        assert n_bytes <= cache_mb * 1e6
+        assert n_bytes + data.budget.free_bytes == int(cache_mb * 1e6)
+        assert all(frames.untyped_storage().nbytes() == frames.nbytes for frames in kept)  # no hidden padding
+    with pytest.raises(ValueError, match="cache_mb must not be negative"):
+        CacheBudget(-1)
+
+
+def test_views_of_the_same_clips_share_frames_or_clips() -> None:
+    data = spike_data()
+    samples = torch.arange(4)
+    augmented = data.train_set
+    plain = augmented.with_augmentation(None)
+    fine = augmented.through(EventBinsConfig().at(5.0).build())
+    coarse, finer = plain[Draw(0, samples)], fine[Draw(0, samples)]
+    assert torch.equal(coarse.labels, finer.labels)
+    assert (finer.lengths >= 2 * coarse.lengths - 1).all()
+    assert torch.equal(coarse.features.sum((1, 2)), finer.features.sum((1, 2)))  # every event, at both resolutions
+    reads = data.splits.train.events.read_clips
+    assert len(reads) == 8  # once for each resolution
+    augmented[Draw(1, samples)]
+    assert len(reads) == 8
+    assert augmented.frames is plain.frames
+
+
+def test_a_front_end_for_other_clips_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError, match=r"16000 Hz for a front end of 8000 Hz.*gsc for 16 kHz"):
+        SpeechDataModule(Source(), LogMelConfig.gsc_8k()).setup()
+    with pytest.raises(ValueError, match=r"audio clips.*use features=gsc"):
+        SpeechDataModule(Source(), EventBinsConfig()).setup()
+    with pytest.raises(ValueError, match=r"spike trains.*use features=events"):
+        SpeechDataModule(SpikeSource(), LogMelConfig.gsc()).setup()
+    with pytest.raises(ValueError, match="kind event_bins; use augmentation=shd"):
+        SpeechDataModule(SpikeSource(), EventBinsConfig(), AugmentationConfig())
+    with pytest.raises(ValueError, match="kind log_mel; use augmentation=masks"):
+        SpeechDataModule(Source(), LogMelConfig.gsc(), SpikeAugmentationConfig())
+    with pytest.raises(ValueError, match=r"700 for a front end of 1000|700 units for a front end of 1000"):
+        SpeechDataModule(SpikeSource(), EventBinsConfig(n_units=1000)).setup()
+
+
+def test_use_before_setup_and_empty_batches_are_errors() -> None:
+    data = SpeechDataModule(Source(), LogMelConfig.gsc())
+    for use in (data.train_dataloader, lambda: data.splits, lambda: data.test_set):
+        with pytest.raises(RuntimeError, match=r"setup\(\)"):
+            use()
     with pytest.raises(ValueError, match="batch_size"):
         speech_data(batch_size=0).train_dataloader()
+
+
+def test_a_clip_that_cannot_be_framed_is_named() -> None:
+    clips = SpikeTrains(
+        events=[Events(np.array([0.0, 1e6]), np.array([0, 1]))] * 2, labels=np.array([0, 1]), speakers=["a", "b"],
+        names=["first", "second"], class_names=("a", "b"),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"clip second: spans 100000000 steps.*seconds"):
+        featurise(clips, EventBinsConfig().build())[Draw(0, torch.tensor([1]))]
 
 
 class Listener(lightning.LightningModule):

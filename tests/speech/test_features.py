@@ -64,8 +64,9 @@ def test_a_clip_depends_on_neither_neighbours_nor_padding(preset: str) -> None:
     torch.testing.assert_close(log_mel(garbage, n_samples)[0], together)
     for i, n in enumerate(n_samples.tolist()):
         alone, length = log_mel(waveforms[i : i + 1, :n], n_samples[i : i + 1])
-        torch.testing.assert_close(alone[0], together[i], atol=1e-4, rtol=0)
+        torch.testing.assert_close(alone[0], together[i], atol=2e-4, rtol=0)
         assert int(length) == int(lengths[i])
+        assert torch.equal(log_mel.frames(waveforms[i, :n].numpy()), alone[0, : int(length)])
 
 
 @pytest.mark.parametrize("hop_ms", [1.0, 2.5, 4.0, 5.0, 10.0, 25.0])

@@ -14,6 +14,7 @@ from accel.report import Section, render
 from speech.figures import (
     accuracy_by_speaker,
     confusion,
+    events_and_frames,
     learning_curve,
     spike_raster,
     spike_rates,
@@ -34,12 +35,19 @@ def word() -> Section:
     return waveform_and_mel(generator.normal(size=4000), 8000, generator.random((50, 40)), 10.0, "seven", "theo")
 
 
+def ear() -> Section:
+    generator = np.random.default_rng(0)
+    times_s, units = generator.random(3000), generator.integers(0, 700, 3000)
+    return events_and_frames(times_s, units, generator.integers(0, 9, (100, 140)), 10.0, "seven", "theo")
+
+
 def curve() -> Section:
     return learning_curve([1, 2, 3], [2.0, 1.0, 0.5], [2.1, 1.2, 1.3], [0.2, 0.75, 0.7], best_epoch=2)
 
 
 SECTIONS: dict[str, Callable[[], Section]] = {
     "waveform_and_mel": word,
+    "events_and_frames": ear,
     "spike_raster": lambda: spike_raster(spikes(), 10.0, "seven"),
     "learning_curve": curve,
     "confusion": lambda: confusion(COUNTS, WORDS, 26 / 30),
@@ -206,3 +214,9 @@ def test_speakers_stand_from_best_to_worst_with_their_spread(tmp_path: Path) -> 
 def test_what_cannot_be_shown_is_refused_with_the_reason(call: Callable[[], Section], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_ear_is_drawn_without_events_and_refuses_unequal_ones() -> None:
+    assert "0 dots" in events_and_frames([], [], np.zeros((1, 140)), 10.0, "seven", "theo").caption
+    with pytest.raises(ValueError, match="one of each per spike"):
+        events_and_frames([0.1], [1, 2], np.zeros((1, 140)), 10.0, "seven", "theo")

@@ -1,7 +1,7 @@
-"""Builds lif.cpp on first use, caches the library, and says which backend runs.
+"""Builds C++ kernels on first use, caches the libraries, and says which backend runs.
 
-Needs a C++ compiler (`$CXX`, g++ or clang++). Without one the operators run the plain torch loop; that is said once, as
-a warning, and `backend()` tells it to whoever asks. `$SPIKELOOM_BACKEND` = compiled | torch makes the choice explicit:
+Needs a C++ compiler (`$CXX`, g++ or clang++). Without one the operators run the plain loops; that is said once, as a
+warning, and `backend()` tells it to whoever asks. `$SPIKELOOM_BACKEND` = compiled | torch makes the choice explicit:
 `compiled` turns a failed build into an error, `torch` never builds. `$SPIKELOOM_CACHE` moves the cache.
 """
 
@@ -76,23 +76,25 @@ def _share_openmp() -> None:
 
 
 @cache
-def library(dtype: torch.dtype) -> ctypes.CDLL:
-    """The loaded kernel for one element type. Raises BuildError with the reason."""
+def build(source: Path, name: str, *defines: str) -> ctypes.CDLL:
+    """The loaded library of one C++ file, compiled with `-D` for each of `defines`; `name` begins its cached file.
+
+    Raises BuildError with the reason.
+    """
     cxx = compiler()
     if cxx is None:
         raise BuildError("no C++ compiler found; install g++ or set $CXX")
-    io, compute = TYPES[dtype]
-    command = [cxx, *FLAGS, f"-DSPIKELOOM_IO={io}", f"-DSPIKELOOM_COMPUTE={compute}"]
-    key = hashlib.sha256(SOURCE.read_bytes() + repr([command, platform.machine()]).encode()).hexdigest()[:16]
-    target = cache_dir() / f"lif-{io}-{key}.so"
+    command = [cxx, *FLAGS, *(f"-D{define}" for define in defines)]
+    key = hashlib.sha256(source.read_bytes() + repr([command, platform.machine()]).encode()).hexdigest()[:16]
+    target = cache_dir() / f"{name}-{key}.so"
     if not target.exists():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                built = Path(scratch) / "lif.so"
-                done = subprocess.run([*command, str(SOURCE), "-o", str(built)], capture_output=True, text=True)
+                built = Path(scratch) / "kernel.so"
+                done = subprocess.run([*command, str(source), "-o", str(built)], capture_output=True, text=True)
                 if done.returncode:
-                    raise BuildError(f"{cxx} could not compile {SOURCE.name}: {done.stderr.strip()[-400:]}")
+                    raise BuildError(f"{cxx} could not compile {source.name}: {done.stderr.strip()[-400:]}")
                 os.replace(built, target)  # two processes may build at once; each leaves a whole file
         except OSError as error:
             raise BuildError(f"cannot write the kernel cache {target.parent}: {error}; set $SPIKELOOM_CACHE") from error
@@ -101,6 +103,13 @@ def library(dtype: torch.dtype) -> ctypes.CDLL:
         return ctypes.CDLL(str(target))
     except OSError as error:
         raise BuildError(f"cannot load {target}: {error}; delete it to rebuild") from error
+
+
+@cache
+def library(dtype: torch.dtype) -> ctypes.CDLL:
+    """The neuron kernel for one element type. Raises BuildError with the reason."""
+    io, compute = TYPES[dtype]
+    return build(SOURCE, f"lif-{io}", f"SPIKELOOM_IO={io}", f"SPIKELOOM_COMPUTE={compute}")
 
 
 _forced: ContextVar[str | None] = ContextVar("spikeloom_backend", default=None)
@@ -132,7 +141,7 @@ def _default_backend() -> str:
     except BuildError as error:
         if wanted == "compiled":
             raise
-        warnings.warn(f"neurons run on the plain torch loop, which is slow: {error}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"operators run on their plain loops, which are slow: {error}", RuntimeWarning, stacklevel=2)
         return "torch"
     return "compiled"
 

@@ -1,0 +1,1 @@
+"""Optional exits to other tools: their formats, and their names for what we measure."""

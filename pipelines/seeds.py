@@ -1,0 +1,57 @@
+"""Finished runs of one recipe with different seeds, as one table: rows, mean and standard deviation over the seeds."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accel.files import read_json
+from pipelines.scores import mean_and_sd
+
+
+class SeedRun(NamedTuple):
+    """Everything trained with one seed: the contents of its result.json files, one a held-out speaker or just one."""
+
+    seed: int
+    results: list[dict[str, Any]]
+
+    def percent(self, key: str = "test_accuracy") -> float:
+        """Mean over the results."""
+        return 100 * sum(result[key] for result in self.results) / len(self.results)
+
+
+def finished(folder: Path, kind: str, name: str) -> list[SeedRun]:
+    """The runs called `name` in `folder` that left a file `kind`: result.json, or speakers.json of several results."""
+    runs = []
+    for path in sorted(folder.glob(f"*/{kind}")):
+        values = read_json(path, "train this seed again")
+        results = values.get("results", [values])
+        if results[0].get("name") == name:
+            runs.append(SeedRun(values["seed"], results))
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def print_seed_table(folder: Path, kind: str, name: str) -> None:
+    """Test accuracy of every seed finished in `folder`, by held-out speaker where there are several."""
+    runs = finished(folder, kind, name)
+    by_speaker = len(runs[0].results) > 1 if runs else False
+    if len(runs) < 2 and not by_speaker:
+        return  # the run has said its one number
+    print(f"\n{name}: test accuracy at the best validation epoch, {len(runs)} seed{'s' * (len(runs) > 1)}")
+    if by_speaker:
+        speakers: dict[str, list[float]] = {}  # held-out speaker -> accuracy in percent, one a seed
+        for run in runs:
+            for result in run.results:
+                speakers.setdefault(result["test_speakers"][0], []).append(100 * result["test_accuracy"])
+        for speaker, values in speakers.items():
+            print(_row(speaker, values) + f"   ({', '.join(f'{v:.1f}' for v in values)})")
+    audited = all("test_max_optimistic" in result for run in runs for result in run.results)
+    for run in runs:
+        optimistic = f"   optimistic (selected on test): {run.percent('test_max_optimistic'):.1f} %" if audited else ""
+        print(f"  {f'seed {run.seed}':12s} {run.percent():5.1f} %{optimistic}")
+    print(_row("mean", [run.percent() for run in runs]) + ("   (sd over the seeds)" if len(runs) > 1 else ""))
+    if audited:
+        print(_row("optimistic", [run.percent("test_max_optimistic") for run in runs]) + "   (selected on test)")
+
+
+def _row(name: str, values: list[float]) -> str:
+    mean, sd = mean_and_sd(values)
+    return f"  {name:12s} {mean:5.1f} ± {sd:4.1f} %"

@@ -1,0 +1,248 @@
+"""Keywords in a sound that goes by: causal log-mel frames, an onset gate, SpikeSCR frame by frame, a decision.
+
+    frames      those of `LogMel` with causal=true, chunk by chunk
+    gate        a word begins where the frame power stands `onset_db` above the least of the last `background_s`
+    posterior   softmax of the logits of `SpikeSCR.stream`, started anew at every onset; 0 while the gate is shut
+    score       mean posterior of the last `smoothing_ms` (Chen, Parada and Heigold, ICASSP 2014)
+    detection   the highest score has reached `threshold` and has not been beaten for `settle_ms`; what led to it is
+                then used up, and the spotter is deaf for `refractory_ms`
+
+A score that only crosses a threshold belongs to the first sound of a word, which many words share; waiting for its peak
+costs `settle_ms` and is what a clip's readout does.
+
+Why the model starts anew at onsets: rotary positions count from the first frame and a neuron follows them, so step 300
+is a place it was never trained on, and a state that has run through a minute of hum is another. A clip of the training
+set begins shortly before its word; so does what the model hears here, level and position included. Between words it
+does not run at all. A sound that does not end is cut where a training clip would end (`clip_s`) and heard anew. What
+this gives up: words without a pause between them share a start, a word much quieter than its background is missed, and
+in the first `background_s` every sound counts as a word, since silence is what the listener expects before it.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from speech.causal_mel import follow_peak, history
+from speech.features import FLOOR_DB, LogMel, LogMelConfig
+from speech.spikescr import SpikeSCR, SpikeSCRState
+
+LOUD_FRAMES_MS = 30.0  # a click is shorter, a word longer
+
+
+class CausalLogMelState(NamedTuple):
+    """Samples that coming frames still cover [n], and the running peak in dB (None before the first frame)."""
+
+    samples: Tensor
+    peak_db: Tensor | None
+
+
+class CausalLogMel:
+    """The features of a causal `LogMel`, chunk by chunk: samples [n] and a state -> frames [T, n_mels] and a state."""
+
+    def __init__(self, config: LogMelConfig) -> None:
+        if not config.causal:
+            raise ValueError(
+                "these features look half a window ahead and cannot stream; train with features.causal=true"
+            )
+        self.config = config
+        self.log_mel: LogMel = config.build()
+
+    def init_state(self) -> CausalLogMelState:
+        return CausalLogMelState(torch.zeros(history(self.config.win_length, self.config.hop)), None)
+
+    def level(self, samples: Tensor, state: CausalLogMelState) -> tuple[Tensor, CausalLogMelState]:
+        """Frames in dB, not yet scaled; the peak stays as it was."""
+        heard = torch.cat((state.samples, samples))
+        level_db = self.log_mel.level_so_far(heard)
+        return level_db, state._replace(samples=heard[len(level_db) * self.config.hop :])
+
+    def step(self, samples: Tensor, state: CausalLogMelState) -> tuple[Tensor, CausalLogMelState]:
+        """Frames as the model takes them."""
+        level_db, state = self.level(samples, state)
+        features, peak_db = self.log_mel.scale_so_far(level_db, state.peak_db)
+        return features, state._replace(peak_db=peak_db)
+
+
+def level_difference_db(config: LogMelConfig, waveform: Tensor) -> Tensor:
+    """Running peak minus the peak of the whole clip, in dB, for every causal frame of samples [n]: [T].
+
+    Level scaling subtracts the peak: where this is -12, frames stand 12 dB higher than a clip known to its end would
+    put them. It is 0 from the loudest frame on, less what the peak has fallen since.
+    """
+    front_end = CausalLogMel(config)
+    level_db, _ = front_end.level(waveform, front_end.init_state())
+    peaks_db, _ = follow_peak(level_db, None, fall_db=config.peak_fall_db, lowest_db=config.lowest_peak_db)
+    return peaks_db - level_db.max()
+
+
+@dataclass
+class SpotterConfig:
+    """When a `KeywordSpotter` listens and when it speaks; equations at the top of this module."""
+
+    threshold: float = 0.4  # a causal posterior starts at chance: its mean over a word stays well below 1
+    smoothing_ms: float = 400.0
+    settle_ms: float = 100.0
+    refractory_ms: float = 300.0
+    onset_db: float = 12.0
+    background_s: float = 1.5
+    preroll_ms: float = 50.0  # what the model hears from before the loud frames of an onset
+    hangover_ms: float = 250.0  # quiet that ends a word: longer than the closure of a stop
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold must lie in (0, 1), got {self.threshold}; use 0.4")
+        for name in ("smoothing_ms", "onset_db", "background_s", "hangover_ms"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}; leave it out for the default")
+        for name in ("settle_ms", "refractory_ms", "preroll_ms"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}; use 0 for none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """A keyword, the time at which it was recognised (end of that frame) and its score in [threshold, 1]."""
+
+    keyword: str
+    time_s: float
+    confidence: float
+
+
+class Word(NamedTuple):
+    """The word being heard: the model's state, the running peak, its frames so far, the quiet ones at its end."""
+
+    model: SpikeSCRState | None
+    peak_db: Tensor | None
+    steps: int
+    quiet: int
+
+
+class Peak(NamedTuple):
+    """The highest score since the last detection, its class, and the frames for which it has stood."""
+
+    score: float
+    label: int
+    age: int
+
+
+class SpotterState(NamedTuple):
+    """Everything a spotter remembers; bounded in size."""
+
+    front_end: CausalLogMelState
+    frames: int  # heard so far
+    power_db: tuple[float, ...]  # of the frames the background is taken from
+    recent: Tensor  # the frames in dB that an onset reaches back to [<= preroll, n_mels]
+    loud: int  # frames in a row that stood out
+    word: Word | None
+    posteriors: Tensor  # of the last frames [<= smoothing, classes]
+    peak: Peak
+    deaf: int  # frames until the next detection is allowed
+
+
+class KeywordSpotter:
+    """`step(samples, state) -> (detections, state)`: a causal SpikeSCR and its front end, listening without an end.
+
+    Classes named `_so_` (`_silence_`, `_unknown_`) win frames but are never reported. Raises ValueError for a model or
+    features that look ahead.
+    """
+
+    def __init__(
+        self, model: SpikeSCR, features: LogMelConfig, class_names: tuple[str, ...], config: SpotterConfig | None = None
+    ) -> None:
+        if not (model.config.causal and getattr(features, "causal", False)):
+            raise ValueError(
+                f"listening needs a model and features that do not look ahead; got model.causal={model.config.causal} "
+                f"and features.causal={getattr(features, 'causal', 'none')}: "
+                "train with model.causal=true features.causal=true"
+            )
+        config = config or SpotterConfig()
+        self.model, self.config, self.class_names = model.eval(), config, class_names
+        self.front_end = CausalLogMel(features)
+        self.hop_s = features.hop / features.sample_rate_hz
+        frames = lambda ms: round(ms / 1000 / self.hop_s)  # noqa: E731
+        self.smoothing, self.settle = max(1, frames(config.smoothing_ms)), frames(config.settle_ms)
+        self.refractory = frames(config.refractory_ms)
+        self.hangover, self.loud_frames = max(1, frames(config.hangover_ms)), max(1, frames(LOUD_FRAMES_MS))
+        self.preroll = frames(config.preroll_ms) + self.loud_frames
+        self.background, self.longest = max(1, frames(1000 * config.background_s)), frames(1000 * features.clip_s)
+
+    def init_state(self) -> SpotterState:
+        """Before the first sample: silence has gone by."""
+        n_mels = self.front_end.config.n_mels
+        silence = float(power_db(torch.full((n_mels,), FLOOR_DB)))
+        return SpotterState(
+            self.front_end.init_state(), 0, (silence,) * self.background, torch.empty(0, n_mels), 0, None,
+            torch.empty(0, len(self.class_names)), Peak(0.0, 0, 0), 0,
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def step(self, samples: Tensor, state: SpotterState) -> tuple[list[Detection], SpotterState]:
+        """The next samples [n], any number of them -> what was recognised in them. Chunks do not change the outcome."""
+        level_db, front_end = self.front_end.level(samples, state.front_end)
+        state = state._replace(front_end=front_end)
+        found: list[Detection] = []
+        for frame in level_db:
+            detection, state = self._hear(frame, state)
+            found += [detection] if detection else []
+        return found, state
+
+    def finish(self, state: SpotterState) -> list[Detection]:
+        """The sound is over: a score that was still settling has settled."""
+        detection = self._standing(state)
+        return [detection] if detection else []
+
+    def _hear(self, frame: Tensor, state: SpotterState) -> tuple[Detection | None, SpotterState]:
+        """One frame in dB [n_mels]: gate, model, decision."""
+        now = float(power_db(frame))
+        loud = now >= min(state.power_db) + self.config.onset_db
+        recent = torch.cat((state.recent, frame[None]))[-self.preroll :]
+        state = state._replace(
+            frames=state.frames + 1, power_db=(*state.power_db[1:], now), recent=recent,
+            loud=state.loud + 1 if loud else 0,
+        )  # fmt: skip
+        word, heard = state.word, frame[None]
+        if word is None and state.loud >= self.loud_frames:
+            word, heard = Word(None, None, 0, 0), recent
+        elif word is not None and word.steps >= self.longest:
+            word = Word(None, None, 0, word.quiet)
+        if word is None:
+            posterior = torch.zeros(1, len(self.class_names))
+        else:
+            features, peak_db = self.front_end.log_mel.scale_so_far(heard, word.peak_db)
+            logits, model = self.model.stream(features[:, None], word.model)
+            posterior = logits[:, 0].softmax(1)
+            quiet = 0 if loud else word.quiet + 1
+            word = Word(model, peak_db, word.steps + len(heard), quiet) if quiet < self.hangover else None
+        return self._decide(posterior, state._replace(word=word))
+
+    def _decide(self, posterior: Tensor, state: SpotterState) -> tuple[Detection | None, SpotterState]:
+        """The posteriors of new frames [>= 1, classes]: is there a keyword now?"""
+        if state.deaf:
+            return None, state._replace(deaf=state.deaf - 1)
+        posteriors = torch.cat((state.posteriors, posterior))[-self.smoothing :]
+        # Divided by the whole window even while it fills: what was not heard yet speaks for no keyword.
+        score, label = (posteriors.sum(0) / self.smoothing).max(0)
+        peak = state.peak._replace(age=state.peak.age + 1)
+        if float(score) > peak.score:
+            peak = Peak(float(score), int(label), 0)
+        state = state._replace(posteriors=posteriors, peak=peak)
+        if peak.score < self.config.threshold or peak.age < self.settle:
+            return None, state
+        detection, state = self._standing(state), state._replace(peak=Peak(0.0, 0, 0))
+        if detection is None:
+            return None, state
+        return detection, state._replace(posteriors=posteriors[:0], deaf=self.refractory)
+
+    def _standing(self, state: SpotterState) -> Detection | None:
+        """What the highest score so far stands for, settled or not."""
+        keyword = self.class_names[state.peak.label]
+        if state.peak.score < self.config.threshold or (keyword.startswith("_") and keyword.endswith("_")):
+            return None
+        return Detection(keyword=keyword, time_s=state.frames * self.hop_s, confidence=state.peak.score)
+
+
+def power_db(frame: Tensor) -> Tensor:
+    """Power over all bands, in dB: [..., n_mels] in dB -> [...]."""
+    return 10 * torch.log10((10 ** (frame / 10)).sum(-1))

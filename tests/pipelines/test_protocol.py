@@ -1,0 +1,136 @@
+"""How results are reached: the epoch is chosen before a test clip is read, and every seed is told."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines import train as train_verb
+from pipelines.runs import load_model
+from pipelines.schema import TrainConfig, TrainerConfig
+from pipelines.scores import accuracy
+from pipelines.seeds import print_seed_table
+from pipelines.train import train
+from speech.datamodule import SpeechDataModule, featurise
+from speech.features import LogMelConfig
+from speech.frames import CachedFrames
+from speech.spikescr import SpikeSCRConfig
+from speech.synthetic import SyntheticConfig
+from speech.training import predict
+
+TINY = SyntheticConfig(n_words=3, n_speakers=5, takes=3, n_test_speakers=1, n_valid_speakers=1)
+
+
+def config(run: Path, **changes: object) -> TrainConfig:
+    base = TrainConfig(
+        name="tiny", run=str(run), data=TINY, model=SpikeSCRConfig(width=16, heads=1),
+        trainer=TrainerConfig(epochs=3, batch_size=8, threads=1),
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.fixture
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_verb, "tell", lambda *given: None)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_no_test_clip_is_read_before_the_best_epoch_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreported: None
+) -> None:
+    run, asked = tmp_path / "run", []
+    test_names = set(TINY.build().test.names)
+    batch = CachedFrames.batch
+
+    def watched(frames: CachedFrames, clip_ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        if set(frames.clips.names) & test_names:
+            finished = len((run / "metrics.csv").read_text().splitlines()) == 1 + 3
+            asked.append(finished and (run / "checkpoints/best.ckpt").exists())
+        return batch(frames, clip_ids)
+
+    def never(data: SpeechDataModule) -> None:
+        raise AssertionError("training made a loader of the test clips")
+
+    monkeypatch.setattr(CachedFrames, "batch", watched)
+    monkeypatch.setattr(SpeechDataModule, "test_dataloader", never)
+    train(config(run, audit=True))
+    assert asked
+    assert all(asked)
+
+
+def test_an_audit_tells_the_optimistic_figure_and_changes_nothing(tmp_path: Path, unreported: None) -> None:
+    plain, audited = tmp_path / "plain", tmp_path / "audited"
+    without, result = train(config(plain)), train(config(audited, audit=True))
+    test = featurise(TINY.build().test, LogMelConfig.gsc().build())
+    model = load_model(audited / "model").model
+    assert result["test_accuracy"] == accuracy(predict(model, test), test.labels)
+    of_epochs = []
+    for epoch in range(3):
+        stored = torch.load(audited / "epochs" / f"epoch={epoch}.ckpt", weights_only=True)["state_dict"]
+        model.load_state_dict({k.removeprefix("model."): v for k, v in stored.items() if k.startswith("model.")})
+        of_epochs.append(accuracy(predict(model, test), test.labels))
+    assert (result["test_max_optimistic"], result["audited_epochs"]) == (max(of_epochs), 3)
+    assert result["test_accuracy"] == of_epochs[result["best_epoch"] - 1] <= max(of_epochs)
+
+    assert all(torch.equal(value, weights(audited)[name]) for name, value in weights(plain).items())
+    told = {"seconds", "test_max_optimistic", "audited_epochs"}
+    assert {k: v for k, v in result.items() if k not in told} == {k: v for k, v in without.items() if k not in told}
+    assert not (plain / "epochs").exists()
+    assert "test_max_optimistic" not in without
+
+
+def write(path: Path, values: object) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(values))
+
+
+def result(seed: int, accuracy: float, **more: object) -> dict[str, object]:
+    return {"name": "tiny", "seed": seed, "test_speakers": ["ann"], "test_accuracy": accuracy, **more}
+
+
+def test_seeds_are_told_one_by_one_with_mean_and_deviation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, value in ((10, 0.9), (0, 0.8), (1, 0.85)):
+        write(tmp_path / f"seed{seed}" / "result.json", result(seed, value))
+    write(tmp_path / "other" / "result.json", {**result(3, 0.1), "name": "another recipe"})
+    print_seed_table(tmp_path, "result.json", "tiny")
+    said = capsys.readouterr().out.splitlines()[1:]
+    assert said[0] == "tiny: test accuracy at the best validation epoch, 3 seeds"
+    assert [line.split() for line in said[1:4]] == [
+        ["seed", str(s), str(v), "%"] for s, v in ((0, 80.0), (1, 85.0), (10, 90.0))
+    ]
+    assert said[4].split() == ["mean", "85.0", "±", "5.0", "%", "(sd", "over", "the", "seeds)"]
+    assert len(said) == 5
+
+
+def test_optimistic_figures_are_labelled_wherever_they_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, value in ((0, 0.8), (1, 0.9)):
+        write(tmp_path / f"seed{seed}" / "result.json", result(seed, value, test_max_optimistic=value + 0.05))
+    print_seed_table(tmp_path, "result.json", "tiny")
+    said = capsys.readouterr().out
+    assert said.count("selected on test") == 3
+    assert "85.0 %" in said and "optimistic    90.0 ±  7.1 %" in said
+
+
+def test_speakers_held_out_have_a_row_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, (ann, bob) in ((0, (0.8, 0.6)), (1, (0.9, 0.7))):
+        results = [result(seed, ann), {**result(seed, bob), "test_speakers": ["bob"]}]
+        write(tmp_path / f"seed{seed}" / "speakers.json", {"seed": seed, "results": results})
+    print_seed_table(tmp_path, "speakers.json", "tiny")
+    said = capsys.readouterr().out
+    assert "ann           85.0 ±  7.1 %   (80.0, 90.0)" in said
+    assert "bob           65.0 ±  7.1 %   (60.0, 70.0)" in said
+    assert "seed 0        70.0 %" in said
+    assert "mean          75.0 ±  7.1 %" in said
+
+
+def test_a_single_run_needs_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "seed0" / "result.json", result(0, 0.8))
+    print_seed_table(tmp_path, "result.json", "tiny")
+    assert capsys.readouterr().out == ""
