@@ -20,7 +20,7 @@ VERBS = {
     "export": "turn a trained model into program.pt2 and workload.json with measured densities",
     "simulate": "cost one training step of a workload on a neuromorphic chip; writes a report",
     "data": "verify a data set (what=check), show it on a page (describe), or turn wavs into spikes (cochlea)",
-    "bench": "time the operators (ops), a training step (step), the cochlea (cochlea); say what it runs on (env)",
+    "bench": "time operators (ops), a training step (step), the loader, the cochlea; say what it runs on (env)",
 }
 POSITIONAL = {"bench": "what", "data": "what"}  # `spikeloom bench env` reads better than what=env
 EXAMPLES = """\

@@ -142,7 +142,7 @@ class DemoConfig:
 
 @dataclass
 class BenchConfig:
-    what: str = "ops"  # ops, step, cochlea or env
+    what: str = "ops"  # ops, step, loader, cochlea or env
     repeats: int = 20
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from accel.spiking.kernels import loader
-from pipelines.bench import apart
-from pipelines.cochlea_bench import convert_clips, convert_literally, literal_events, seconds_of_speech
+from pipelines.benchmarks.cochlea import convert_clips, convert_literally, literal_events, seconds_of_speech
+from pipelines.benchmarks.measure import apart
 from speech.cochlea.cochlea import CochleaConfig
 from speech.cochlea.nerve import Key, nerve, silent_state
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from accel.spiking.kernels import loader
-from pipelines.bench import apart, median_ms, peak_mb
+from pipelines.benchmarks.measure import apart, median_ms, peak_mb
 from speech.cochlea.bushy_cell import BUSHY
 from speech.cochlea.cochlea import CochleaConfig
 from speech.cochlea.hair_cell import MEDDIS, resting_state

@@ -1,0 +1,48 @@
+"""A training step of SpikeSCR beside the same network in SpikingJelly layers, where installed: time and memory."""
+
+import torch
+
+from pipelines.benchmarks import peers
+from pipelines.benchmarks.measure import apart, median_ms, peak_mb
+from speech.spikescr import SpikeSCRConfig, log_mean_probability
+
+STEPS = (  # model, T, B
+    ("1L-8-128", SpikeSCRConfig(), 100, 32),
+    ("2L-16-256", SpikeSCRConfig(width=256, heads=16, depth=2, mlp_ratio=4), 100, 32),
+    ("1L-8-128", SpikeSCRConfig(), 500, 32),
+    ("2L-16-256", SpikeSCRConfig(width=256, heads=16, depth=2, mlp_ratio=4), 500, 32),
+)
+
+
+def print_steps(repeats: int) -> None:
+    """One line a network; each figure comes from a fresh process of this run, so that memory can be told apart."""
+    print(f"training step of SpikeSCR (forward, loss, backward, AdamW), 140 inputs, {torch.get_num_threads()} threads")
+    print(
+        f"{'network':>12s} {'T':>5s} {'B':>4s} {'ours ms':>9s} {'ours MB':>9s} {'SpikingJelly ms':>16s} {'MB':>7s} "
+        f"{'time ratio':>11s}"
+    )
+    for name, config, steps, batch in STEPS:
+        ours_ms, ours_mb = apart(training_step, "ours", config, steps, batch, max(3, repeats // 4))
+        row = f"{name:>12s} {steps:5d} {batch:4d} {ours_ms:9.0f} {ours_mb:9.0f}"
+        if peers.installed():
+            peer_ms, peer_mb = apart(training_step, "SpikingJelly", config, steps, batch, max(3, repeats // 4))
+            print(f"{row} {peer_ms:16.0f} {peer_mb:7.0f} {peer_ms / ours_ms:11.1f}")
+        else:
+            print(f"{row} {'not installed':>16s}")
+
+
+def training_step(whose: str, config: SpikeSCRConfig, steps: int, batch: int, repeats: int) -> tuple[float, float]:
+    """Median milliseconds of a step and peak memory in MB above what the process held before its first step."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(steps, batch, 140, generator=generator)
+    labels = torch.randint(35, (batch,), generator=generator)
+    model = peers.SpikingJellySCR(140, 35, config) if whose == "SpikingJelly" else config.build(140, 35)
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def once() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.nll_loss(log_mean_probability(model(x)), labels).backward()
+        optimizer.step()
+
+    before = peak_mb()
+    return median_ms(once, repeats), peak_mb() - before
