@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accel.spiking.dropout import Dropout
+from accel.spiking import dropout as dropout_module
+from accel.spiking.dropout import Dropout, drop
+from accel.spiking.kernels import loader
+from accel.spiking.kernels.loader import use_backend
 from accel.spiking.norm import LinearNorm, SequenceBatchNorm, mask_steps
 
 LENGTHS = torch.tensor([9, 4, 1])
@@ -120,3 +123,26 @@ def test_dropout_is_seeded_by_torch(dtype):
 def test_dropout_outside_its_range_is_an_error(p):
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\)"):
         Dropout(p)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1, 3, 2047, 2049, 100_003])
+def test_dropout_draws_alike_on_every_backend_and_number_of_threads(dtype, size):
+    x = torch.randn(size, dtype=dtype)
+    with use_backend("torch"):
+        expected = drop(x, 20_000, key=-(2**63) + 5)
+    threads = torch.get_num_threads()
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            with use_backend(loader.backend()):
+                assert torch.equal(drop(x, 20_000, key=-(2**63) + 5), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_dropout_follows_the_published_mixer():
+    """The first words of SplitMix64 started at 0, as its authors publish them."""
+    words = dropout_module._mix(torch.arange(1, 4)) & 0xFFFFFFFF
+    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert words.tolist() == [word & 0xFFFFFFFF for word in published]
