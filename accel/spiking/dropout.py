@@ -35,7 +35,7 @@ class Dropout(nn.Module):
         if not self.training or cut == 0:
             return x
         key = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
-        y: Tensor = _Drop.apply(x, cut, key)  # type: ignore[no-untyped-call]
+        y: Tensor = _Drop.apply(x, cut, key)
         return y
 
     def extra_repr(self) -> str:
