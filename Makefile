@@ -15,6 +15,9 @@ test: $(VENV)/.installed-dev
 
 bench: $(STAMP)
 	"$(VENV)/bin/spikeloom" bench ops
+	"$(VENV)/bin/spikeloom" bench step
+	"$(VENV)/bin/spikeloom" bench loader
+	"$(VENV)/bin/spikeloom" bench cochlea
 	"$(VENV)/bin/spikeloom" bench env
 
 clean:
