@@ -138,7 +138,7 @@ def _section(section: Section, name: str) -> str:
     elif caption:
         parts.append(f'<p class="caption">{caption}</p>')
     if section.table is not None:
-        parts.append(_table(section.table))
+        parts.append(table_html(section.table))
     return f'<section id="{name}">{"".join(parts)}</section>'
 
 
@@ -171,7 +171,8 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     return re.sub(r'<svg(.*?) width="[^"]*"|<svg', lambda m: opening + (m[1] or ""), svg, count=1).strip()
 
 
-def _table(table: Table) -> str:
+def table_html(table: Table) -> str:
+    """The table as an HTML element, its columns of numbers marked with the class `number`."""
     columns = [_column([row[i] for row in table.rows]) for i in range(len(table.columns))]
     kinds = [
         "number" if is_number else "prose" if max(map(len, texts), default=0) > 30 else ""

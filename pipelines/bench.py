@@ -26,5 +26,9 @@ def run(config: BenchConfig) -> None:
         from pipelines.benchmarks.cochlea import print_cochlea
 
         print_cochlea(config.repeats)
+    elif config.what == "pretrain":
+        from pipelines.benchmarks.pretraining import print_pretraining
+
+        print_pretraining(config.repeats)
     else:
-        raise ValueError(f"bench {config.what} is unknown; use ops, step, loader, cochlea or env")
+        raise ValueError(f"bench {config.what} is unknown; use ops, step, loader, cochlea, pretrain or env")

@@ -16,10 +16,11 @@ VERBS = {
     "train": "train a model; writes a run folder with model, metrics and report",
     "distill": "train from fine to coarse time steps, each stage taught by the one before; writes the table of stages",
     "evaluate": "score a trained model on a split or on another folder; writes JSON",
+    "score": "measure a file of decoded sentences, and test whether they show any use of the EEG; writes JSON",
     "listen": "hear a wav file (or the microphone) with a causal model; prints each keyword as it goes by, and latency",
     "export": "turn a trained model into program.pt2 and workload.json with measured densities",
     "simulate": "cost one training step of a workload on a neuromorphic chip; writes a report",
-    "data": "verify a data set (what=check), show it on a page (describe), or turn wavs into spikes (cochlea)",
+    "data": "check a data set, describe it on a page, turn wavs into spikes (cochlea), count sentence leaks (leakage)",
     "bench": "time operators (ops), a training step (step), the loader, the cochlea; say what it runs on (env)",
 }
 POSITIONAL = {"bench": "what", "data": "what"}  # `spikeloom bench env` reads better than what=env

@@ -1,6 +1,7 @@
 """`spikeloom data check`: is a data set whole? Files, checksums, every clip read once, counts by class and split.
 `spikeloom data describe`: the same data as a page of figures.
-`spikeloom data cochlea`: wavs to spikes, in pipelines/cochlea.py."""
+`spikeloom data cochlea`: wavs to spikes, in pipelines/cochlea.py.
+`spikeloom data leakage`: sentences ZuCo shows in training and in test, in pipelines/leakage.py."""
 
 import hashlib
 import logging
@@ -42,8 +43,12 @@ def run(config: DataConfig) -> None:
         from pipelines import cochlea
 
         cochlea.run(config)
+    elif config.what == "leakage":
+        from pipelines import leakage
+
+        leakage.run(config)
     else:
-        raise ValueError(f"data {config.what} is unknown; use check, describe or cochlea")
+        raise ValueError(f"data {config.what} is unknown; use check, describe, cochlea or leakage")
 
 
 def source_of(config: DataConfig) -> Any:
@@ -67,6 +72,11 @@ def source_of(config: DataConfig) -> Any:
 
 def check(config: DataConfig) -> None:
     """Print what is there. Exits with 1 after one line for each problem."""
+    if config.dataset == "zuco":
+        from pipelines import zuco
+
+        zuco.check(config)
+        return
     source = source_of(config)
     root = Path(source.root) if hasattr(source, "root") else None
     print(f"{config.dataset} in {root}" if root else f"{config.dataset}, made in memory")

@@ -6,6 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from bci.evaluation.protocol import CONSTANT_SENTENCE
 from pipelines.tasks import OptimizerConfig
 from speech.augmentation import AugmentationConfig
 from speech.cochlea.cochlea import CochleaConfig
@@ -109,6 +110,19 @@ class EvaluateConfig:
 
 
 @dataclass
+class ScoreConfig:
+    predictions: str = MISSING  # text file with lines `Predicted: …` and `True: …`
+    out: str | None = None  # JSON file
+    noise: str | None = None  # the same of a noise control
+    train: str | None = None  # sentences the decoder learnt from, one a line; null: the references weigh the words
+    constant: str = CONSTANT_SENTENCE  # what a decoder that reads nothing could say
+    tokenizer: str = MISSING  # folder with a byte-level BPE; without it bleu_bpe is null
+    materials: str = MISSING  # folder of ZuCo's task materials, to tell film reviews from other text
+    n_permutations: int = 999
+    seed: int = 0
+
+
+@dataclass
 class ListenConfig:
     run: str = MISSING
     wav: str | None = None  # sound file; null: the microphone
@@ -148,7 +162,7 @@ class BenchConfig:
 
 @dataclass
 class DataConfig:
-    what: str = "check"  # check, describe or cochlea
+    what: str = "check"  # check, describe, cochlea or leakage
     dataset: str = ""  # check, describe: one of conf/data
     root: str | None = None  # where it lies; default: the folder conf/data names; cochlea: any folder of wavs (or in=)
     out: str = "data.html"  # the page of describe, the FILE.h5 of cochlea
@@ -165,7 +179,7 @@ def register() -> None:
         "distill": DistillConfig(data=MISSING, features=MISSING, augmentation=MISSING),
         "evaluate": EvaluateConfig, "export": ExportConfig,
         "simulate": SimulateConfig, "demo": DemoConfig, "bench": BenchConfig, "data": DataConfig,
-        "listen": ListenConfig,
+        "listen": ListenConfig, "score": ScoreConfig,
     }.items():  # fmt: skip
         store.store(name=f"{name}_schema", node=node)
     for group, name, node in (

@@ -1,0 +1,87 @@
+"""The one door to the `transformers` BART: pretrained weights where the user has them, otherwise a small random one.
+
+Nothing here downloads by default; a name is looked up where `transformers` looks. The layout inside a BART is batch
+first, [B, S, D]; everything of ours outside it is time first.
+"""
+
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from bci.tokenizer import EOS, PAD, START
+
+
+@dataclass
+class BartSizes:
+    """Encoder and decoder have the same sizes. The defaults are those of facebook/bart-large."""
+
+    width: int = 1024
+    layers: int = 12
+    heads: int = 16
+    ffn: int = 4096
+    max_positions: int = 1024
+    dropout: float = 0.1
+
+
+def bart_classes() -> ModuleType:
+    """`transformers` with BART importable, also where the compiled extension of torchaudio does not load.
+
+    `transformers` imports torchaudio; the CPU build of torch lacks libraries its extension is linked to. torchaudio
+    runs without the extension, so the module that says "no extension" takes its place, only where it fails.
+    """
+    try:
+        import torchaudio  # noqa: F401
+    except OSError:
+        for name in [n for n in sys.modules if n.split(".")[0] == "torchaudio"]:
+            del sys.modules[name]
+        extension = ModuleType("torchaudio._extension")
+        absent: dict[str, Any] = {"_IS_TORCHAUDIO_EXT_AVAILABLE": False, "_IS_ALIGN_AVAILABLE": False}
+        vars(extension).update(absent, fail_if_no_align=_needs_extension)
+        sys.modules["torchaudio._extension"] = extension
+    import transformers
+
+    return transformers
+
+
+def _needs_extension(function: Any) -> Any:
+    """Decorator of what torchaudio cannot do without its extension: forced alignment."""
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(f"{function.__name__} needs the compiled extension of torchaudio; reinstall torchaudio")
+
+    return fail
+
+
+def random_bart(sizes: BartSizes, vocab_size: int) -> Any:
+    """BartForConditionalGeneration of these sizes, randomly initialised by `transformers`; in float32."""
+    classes = bart_classes()
+    config = classes.BartConfig(
+        vocab_size=vocab_size, d_model=sizes.width, encoder_layers=sizes.layers, decoder_layers=sizes.layers,
+        encoder_attention_heads=sizes.heads, decoder_attention_heads=sizes.heads, encoder_ffn_dim=sizes.ffn,
+        decoder_ffn_dim=sizes.ffn, max_position_embeddings=sizes.max_positions, dropout=sizes.dropout,
+        bos_token_id=START, pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=EOS, forced_eos_token_id=EOS,
+    )  # fmt: skip
+    return classes.BartForConditionalGeneration(config)
+
+
+def pretrained_bart(name: str, vocab_size: int) -> Any:
+    """BartForConditionalGeneration from a folder or a name such as facebook/bart-large, in float32.
+
+    Raises ValueError when there are no such weights, or when they belong to another vocabulary.
+    """
+    try:
+        bart = bart_classes().BartForConditionalGeneration.from_pretrained(name, dtype=torch.float32)
+    except OSError as error:
+        raise ValueError(
+            f"no BART weights at {name!r} ({str(error).splitlines()[0]}); give a folder that holds config.json and "
+            "model.safetensors, or null for a small BART of our own"
+        ) from error
+    if bart.config.vocab_size != vocab_size:
+        raise ValueError(
+            f"the weights of {name!r} know {bart.config.vocab_size} tokens, the tokenizer {vocab_size}; "
+            "use the tokenizer of the same model"
+        )
+    return bart

@@ -1,0 +1,122 @@
+"""E2T-PTR: a pre-trained EEG encoder in front of BART (Wang et al., arXiv 2402.17433; ACL 2024, long.393).
+
+    EEG -> e_branch -> GELU(fc_eeg) -> EEG stream of unify_branch -> BART(inputs_embeds) -> text
+    loss = - mean log p(id[s] | id[<s], EEG)            over ids that are not padding
+
+All parameters are fine-tuned in one phase. `generate` runs freely and never sees the text; what a model says when it is
+fed the true text word by word is another thing, and is called `diagnostic_teacher_forced` wherever it appears.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from bci.bart import pretrained_bart, random_bart
+from bci.cet_mae import STREAMS, CETMAEConfig, EEGFront
+from bci.tokenizer import EOS, PAD
+
+log = logging.getLogger("spikeloom")
+STREAM = "eeg"  # of the multi-stream layer, the one that is inherited
+
+
+@dataclass
+class DecodingConfig:
+    """Free-running search, stored with every result. num_beams 1: greedy."""
+
+    num_beams: int = 1
+    max_new_tokens: int = 58
+
+
+def build_e2t_ptr(config: CETMAEConfig, vocab_size: int) -> "E2TPTR":
+    """An E2T-PTR with the EEG side and the BART of `config`; `inherit` gives it what a CET-MAE has learnt."""
+    return E2TPTR(vocab_size=vocab_size, **asdict(config))
+
+
+class E2TPTR(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=["eeg", "brain-to-text"]):
+    """EEG [L, B, 840] and its mask [L, B] -> text ids. Sizes as in CETMAEConfig, of which decoder_layers and
+    freeze_text do not matter here."""
+
+    def __init__(self, *, vocab_size: int, **sizes: object) -> None:
+        super().__init__()
+        config = CETMAEConfig(**sizes)  # type: ignore[arg-type]
+        self.config, self.vocab_size = config, vocab_size
+        bart = pretrained_bart(config.bart, vocab_size) if config.bart else random_bart(config.bart_sizes, vocab_size)
+        self.front = EEGFront(config, bart.config.d_model, (STREAM,))
+        self.bart = bart
+
+    def inherit(self, pretrained: Mapping[str, Tensor]) -> int:
+        """Copy `front` from the state_dict of a CET-MAE, its EEG stream only; the number of tensors.
+
+        Raises ValueError naming the keys when one is missing, unexpected or of another shape; nothing is copied then.
+        """
+        others = tuple(f".{stream}." for stream in STREAMS if stream != STREAM)
+        given = {
+            key.removeprefix("front."): value
+            for key, value in pretrained.items()
+            if key.startswith("front.") and not any(other in key for other in others)
+        }
+        wanted = self.front.state_dict()
+        wrong = [f"{key} is missing" for key in wanted.keys() - given.keys()]
+        wrong += [f"{key} is not in this model" for key in given.keys() - wanted.keys()]
+        wrong += [
+            f"{key} has shape {tuple(given[key].shape)}, here {tuple(wanted[key].shape)}"
+            for key in wanted.keys() & given.keys()
+            if wanted[key].shape != given[key].shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"the pre-trained weights do not fit: {'; '.join(sorted(wrong)[:4])}"
+                f"{f' and {len(wrong) - 4} more' if len(wrong) > 4 else ''}; use one configuration for both models"
+            )
+        self.front.load_state_dict(given)
+        log.info("%d tensors, %d parameters inherited", len(given), sum(value.numel() for value in given.values()))
+        return len(given)
+
+    def forward(self, eeg: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        """Logits [S, B, V] of every id of `ids` [S, B] given those before it: for training, not for results."""
+        labels = ids.T
+        start = labels.new_full((len(labels), 1), EOS)  # BART's decoder starts with </s>
+        states = self.bart(
+            inputs_embeds=self.front(eeg, mask).transpose(0, 1), attention_mask=mask.T,
+            decoder_input_ids=torch.cat((start, labels[:, :-1]), dim=1),
+            use_cache=False,
+        )  # fmt: skip
+        return states.logits.transpose(0, 1)
+
+    def loss(self, eeg: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        """Cross-entropy of the equation above, a scalar."""
+        logits = self(eeg, mask, ids)
+        return nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten(), ignore_index=PAD)
+
+    @torch.no_grad()
+    def generate(self, eeg: Tensor, mask: Tensor, decoding: DecodingConfig | None = None) -> Tensor:
+        """Free-running ids [S, B], padded, without the decoder's start; in evaluation mode, the text plays no part.
+
+        Raises ValueError when BART has no position for that many tokens.
+        """
+        decoding = decoding or DecodingConfig()
+        positions = self.bart.config.max_position_embeddings
+        if not 1 <= decoding.max_new_tokens < positions or decoding.num_beams < 1:
+            raise ValueError(f"got {decoding}; use 1 to {positions - 1} new tokens and at least 1 beam")
+        was_training = self.training
+        self.eval()
+        ids = self.bart.generate(
+            inputs_embeds=self.front(eeg, mask).transpose(0, 1), attention_mask=mask.T.long(),
+            num_beams=decoding.num_beams, do_sample=False, max_new_tokens=decoding.max_new_tokens,
+            decoder_start_token_id=EOS,
+        )  # fmt: skip
+        self.train(was_training)
+        return ids[:, 1:].T
+
+    @torch.no_grad()
+    def diagnostic_teacher_forced(self, eeg: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        """Most likely next id [S, B] after every true prefix of `ids` [S, B]. It reads the answer: no result."""
+        was_training = self.training
+        self.eval()
+        likely = self(eeg, mask, ids).argmax(2)
+        self.train(was_training)
+        return likely

@@ -1,0 +1,178 @@
+"""Sentences kept in a form that opens at once: one safetensors file per result file, any row read by itself.
+
+A cache holds every record but the raw traces, bit for bit as `read_sentences` gives them. Its name is made of the
+result file's name, size and modification time and of the code that read it, so a change of either makes a new one.
+Deleting caches costs nothing but the time to parse again. Making one needs the memory of one file's records.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from accel.files import whole
+from bci.zuco import hdf5, matlab5, reader, records
+from bci.zuco.reader import read_sentences, recording_of
+from bci.zuco.records import MEASURES, Fixations, Recording, Sentence, Word
+
+FIXATIONS = tuple(Fixations.__dataclass_fields__)
+VECTORS = ("eeg", "answer_eeg", *(f"words.{measure}" for measure in MEASURES))  # nearly all of the bytes
+BOUNDS = ".bounds"  # arrays of varying length lie end to end; where each begins and the last one ends has this name
+
+
+def cached_sentences(path: Path, folder: Path) -> "CachedSentences":
+    """The rows of a result file out of the cache in `folder`, which is made first where it is missing or outdated.
+
+    Raises the errors of `read_sentences`, and ValueError naming a damaged cache.
+    """
+    recording = recording_of(path)
+    file = folder / f"{path.stem}-{_identity(path)}.safetensors"
+    if not file.is_file():
+        _write(file, read_sentences(path))
+        for outdated in set(folder.glob(f"{path.stem}-*.safetensors")) - {file}:
+            outdated.unlink()
+    return CachedSentences(file, recording)
+
+
+class CachedSentences(Sequence[Sentence]):
+    """The rows of one result file. A row is read when it is indexed, and not kept."""
+
+    def __init__(self, file: Path, recording: Recording) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.recording = recording
+        try:
+            store: Any = safe_open(file, framework="numpy")
+            self.vectors = {name: store.get_slice(name) for name in VECTORS}
+            self.table = {name: store.get_tensor(name) for name in set(store.keys()) - set(VECTORS)}
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"the cache {file} is damaged ({error}); delete it, it will be made again") from error
+
+    def __len__(self) -> int:
+        return len(self.table["omission_rate"])
+
+    @overload
+    def __getitem__(self, index: int) -> Sentence: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sentence]: ...
+    def __getitem__(self, index: int | slice) -> Sentence | list[Sentence]:
+        if isinstance(index, slice):
+            return [self.read(i) for i in range(len(self))[index]]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"row {index} of a file of {len(self)}")
+        return self.read(position)
+
+    def read(self, index: int) -> Sentence:
+        table = self.table
+        eeg, answer_eeg = (self.pieces(name, index, index + 1)[0] for name in ("eeg", "answer_eeg"))
+        bounds = self.pieces("word_bounds_px", index, index + 1)[0]
+        traces = {name: self.pieces(name, index, index + 1)[0].copy() for name in FIXATIONS}
+        return Sentence(
+            recording=self.recording,
+            index=index,
+            content=self.text("content", index),
+            words=self.words(*table["words" + BOUNDS][index : index + 2].tolist()),
+            eeg=eeg if eeg.size else None,
+            answer_eeg=answer_eeg if answer_eeg.size else None,
+            omission_rate=float(table["omission_rate"][index]),
+            word_bounds_px=bounds.reshape(-1, 4).copy() if bounds.size else None,
+            fixations=Fixations(**traces) if table["has_fixations"][index] else None,
+            n_long_vectors=int(table["n_long_vectors"][index]),
+        )
+
+    def words(self, first: int, end: int) -> tuple[Word, ...]:
+        """The words at places first ... end - 1 of all words of the file."""
+        table = self.table
+        vectors = {measure: self.pieces(f"words.{measure}", first, end) for measure in MEASURES}
+        fixations = self.pieces("words.fixations", first, end)
+        return tuple(
+            Word(
+                content=self.text("words.content", w),
+                fixations=fixations[w - first].copy(),
+                n_fixations=int(table["words.n_fixations"][w]),
+                pupil=float(table["words.pupil"][w]),
+                durations_ms=_given(table["words.durations_ms"][w], table["words.has_duration"][w]),
+                pupils=_given(table["words.pupils"][w], table["words.has_pupil"][w]),
+                eeg={m: vectors[m][w - first] for m in MEASURES if vectors[m][w - first].size},
+                n_rejected=int(table["words.n_rejected"][w]),
+            )
+            for w in range(first, end)
+        )
+
+    def text(self, name: str, place: int) -> str:
+        return self.pieces(name, place, place + 1)[0].tobytes().decode("utf-8")
+
+    def pieces(self, name: str, first: int, end: int) -> list[np.ndarray]:
+        """Pieces first ... end - 1 of an array of pieces, read at once."""
+        bounds = self.table[name + BOUNDS][first : end + 1]
+        if bounds[0] == bounds[-1]:
+            return [np.zeros(0)] * (end - first)
+        values = (self.vectors if name in self.vectors else self.table)[name][int(bounds[0]) : int(bounds[-1])]
+        return np.split(values, bounds[1:-1] - bounds[0])
+
+
+def _given(values: np.ndarray, given: np.ndarray) -> dict[str, float]:
+    return {measure: float(values[i]) for i, measure in enumerate(MEASURES) if given[i]}
+
+
+def _write(file: Path, sentences: Iterable[Sentence]) -> None:
+    from safetensors.numpy import save_file
+
+    pieces: dict[str, list[np.ndarray]] = defaultdict(list)
+    table: dict[str, list[Any]] = defaultdict(list)
+    table["words" + BOUNDS].append(0)
+    for sentence in sentences:
+        table["words" + BOUNDS].append(table["words" + BOUNDS][-1] + len(sentence.words))
+        table["omission_rate"].append(sentence.omission_rate)
+        table["n_long_vectors"].append(sentence.n_long_vectors)
+        table["has_fixations"].append(sentence.fixations is not None)
+        pieces["content"].append(_bytes(sentence.content))
+        for name in ("eeg", "answer_eeg", "word_bounds_px"):
+            pieces[name].append(_flat(getattr(sentence, name)))
+        for name in FIXATIONS:
+            pieces[name].append(_flat(getattr(sentence.fixations, name, None)))
+        for word in sentence.words:
+            for name in ("n_fixations", "pupil", "n_rejected"):
+                table[f"words.{name}"].append(getattr(word, name))
+            for name, found, has in (
+                ("durations_ms", word.durations_ms, "has_duration"),
+                ("pupils", word.pupils, "has_pupil"),
+            ):
+                table[f"words.{name}"].append([found.get(measure, np.nan) for measure in MEASURES])
+                table[f"words.{has}"].append([measure in found for measure in MEASURES])
+            pieces["words.content"].append(_bytes(word.content))
+            pieces["words.fixations"].append(word.fixations)
+            for measure in MEASURES:
+                pieces[f"words.{measure}"].append(_flat(word.eeg.get(measure)))
+    arrays = {name: np.array(values) for name, values in table.items()}
+    for name in (*VECTORS, "words.content", "words.fixations", *pieces):  # a file may have no word at all
+        arrays[name] = np.concatenate(pieces[name]) if pieces[name] else np.zeros(0)
+        arrays[name + BOUNDS] = np.cumsum([0, *(len(piece) for piece in pieces[name])], dtype=np.int64)
+    with whole(file) as partial:
+        save_file(arrays, partial)
+
+
+def _bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
+
+
+def _flat(values: np.ndarray | None) -> np.ndarray:
+    return np.zeros(0) if values is None else np.ravel(values)
+
+
+def _identity(path: Path) -> str:
+    stat = path.stat()
+    identity = f"{path.name} {stat.st_size} {stat.st_mtime_ns} {_code()}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+@cache
+def _code() -> str:
+    """A digest of the code between a result file and its records."""
+    modules = [matlab5.__file__, hdf5.__file__, reader.__file__, records.__file__, __file__]
+    return hashlib.sha256(b"".join(Path(module).read_bytes() for module in modules)).hexdigest()

@@ -1,0 +1,162 @@
+"""Sentences as a model reads them: one z-scored vector per fixated word, then the sentence vector, and the text.
+
+    x_w = (GD_w - mean(GD_w)) / (std(GD_w) + 1e-6)      over the 840 values of a token, std unbiased
+    sample = [x_1, ..., x_n, x_sentence]                 L = n + 1 tokens, reading order, no [CLS]
+
+Unfixated words are not represented, so the number of tokens is not the number of words. A sentence that cannot give a
+whole sample is dropped for one reason (`drop_reason`); the quality table counts them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bci.zuco.records import N_FEATURES, Recording, Sentence, Word
+from bci.zuco.text import corrected, normalise
+
+MEASURE = "GD"  # the duration whose EEG represents a word
+EPSILON = 1e-6
+
+# Why a sentence gives no sample; the first that holds is the reason.
+DROP_REASONS = ("missing", "sentence_length", "sentence_nan", "no_fixation", "word_length", "word_nan")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """One reading of one sentence.
+
+    eeg: float32 `[L, 840]`, z-scored tokens. words: the text of the word tokens; with `has_sentence_token` the last of
+    the L tokens is the sentence. text: the whole sentence, also its unfixated words, misprints corrected; key: the
+    text of the file `normalise`d, by which splits are made. n_truncated_words: fixated words cut off.
+    """
+
+    recording: Recording
+    index: int
+    eeg: np.ndarray
+    words: tuple[str, ...]
+    text: str
+    key: str
+    has_sentence_token: bool
+    n_truncated_words: int = 0
+
+
+class Batch(NamedTuple):
+    """Samples side by side, time first. eeg: float32 `[L, B, 840]`, zero where padded; mask: bool `[L, B]`, True where
+    valid; lengths: int64 `[B]`, valid tokens; has_sentence_token: bool `[B]`, the last valid token is the sentence;
+    texts, keys, subjects: one string a sample."""
+
+    eeg: Tensor
+    mask: Tensor
+    lengths: Tensor
+    has_sentence_token: Tensor
+    texts: tuple[str, ...]
+    keys: tuple[str, ...]
+    subjects: tuple[str, ...]
+
+
+def standardise(vectors: np.ndarray) -> np.ndarray:
+    """z-score of every row of `[..., n]` over its own values, unbiased std; a constant row becomes zeros."""
+    centred = vectors - vectors.mean(axis=-1, keepdims=True)
+    # A row is constant when its values are equal: rounding in the mean must not leave anything of it.
+    centred[np.ptp(vectors, axis=-1) == 0] = 0
+    standardised: np.ndarray = centred / (vectors.std(axis=-1, ddof=1, keepdims=True) + EPSILON)
+    return standardised
+
+
+def drop_reason(sentence: Sentence) -> str | None:
+    """Why `sentence` gives no sample, one of DROP_REASONS, or None when it does."""
+    if sentence.missing:
+        return "missing"
+    if sentence.eeg is None or len(sentence.eeg) != N_FEATURES:
+        return "sentence_length"
+    if np.isnan(sentence.eeg).any():
+        return "sentence_nan"
+    vectors = [word.eeg.get(MEASURE) for word in fixated(sentence)]
+    if not vectors:
+        return "no_fixation"
+    if any(vector is None or len(vector) != N_FEATURES for vector in vectors):
+        return "word_length"
+    if any(vector is not None and np.isnan(vector).any() for vector in vectors):
+        return "word_nan"
+    return None
+
+
+def fixated(sentence: Sentence) -> list[Word]:
+    return [word for word in sentence.words if word.fixated]
+
+
+@dataclass
+class SamplesConfig:
+    """max_length: most tokens of a sample, the sentence token among them. sentence_token: whether it is appended."""
+
+    max_length: int = 58
+    sentence_token: bool = True
+
+    def build(self) -> "Samples":
+        return Samples(self)
+
+
+class Samples:
+    """Makes samples of sentences. Raises ValueError when no word fits into `max_length`."""
+
+    def __init__(self, config: SamplesConfig) -> None:
+        self.max_length = config.max_length
+        self.max_words = config.max_length - config.sentence_token
+        self.sentence_token = config.sentence_token
+        if self.max_words < 1:
+            raise ValueError(f"max_length must leave room for a word, got {config.max_length}; use 58")
+
+    def of(self, sentences: Iterable[Sentence]) -> Iterator[Sample]:
+        """The samples of those sentences that give one, in their order."""
+        return (self.sample(sentence) for sentence in sentences if drop_reason(sentence) is None)
+
+    def sample(self, sentence: Sentence) -> Sample:
+        """Raises ValueError naming the row and the reason when the sentence gives none."""
+        reason = drop_reason(sentence)
+        if reason is not None or sentence.eeg is None:
+            raise ValueError(
+                f"sentence {sentence.index} of {sentence.subject} {sentence.task} gives no sample: {reason}; "
+                "skip it where drop_reason is not None"
+            )
+        words = fixated(sentence)
+        kept = words[: self.max_words]
+        tokens = [word.eeg[MEASURE] for word in kept] + [sentence.eeg] * self.sentence_token
+        return Sample(
+            recording=sentence.recording,
+            index=sentence.index,
+            eeg=standardise(np.stack(tokens)).astype(np.float32),
+            words=tuple(word.content for word in kept),
+            text=corrected(sentence.content),
+            key=normalise(sentence.content),
+            has_sentence_token=self.sentence_token,
+            n_truncated_words=len(words) - len(kept),
+        )
+
+
+def collate(samples: Sequence[Sample], length: int | None = None) -> Batch:
+    """A batch padded with zeros to the longest sample, or to `length` tokens.
+
+    Raises ValueError without samples, and when one is longer than `length`.
+    """
+    if not samples:
+        raise ValueError("got no samples to collate; use at least one")
+    lengths = torch.tensor([len(sample.eeg) for sample in samples])
+    longest = int(lengths.max())
+    if length is not None and longest > length:
+        raise ValueError(f"a sample has {longest} tokens, got length {length}; use at least {longest}")
+    eeg = torch.zeros(length or longest, len(samples), N_FEATURES)
+    for b, sample in enumerate(samples):
+        eeg[: len(sample.eeg), b] = torch.from_numpy(sample.eeg)
+    return Batch(
+        eeg=eeg,
+        mask=torch.arange(len(eeg))[:, None] < lengths,
+        lengths=lengths,
+        has_sentence_token=torch.tensor([sample.has_sentence_token for sample in samples]),
+        texts=tuple(sample.text for sample in samples),
+        keys=tuple(sample.key for sample in samples),
+        subjects=tuple(sample.recording.subject for sample in samples),
+    )
