@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 
 from accel.report import Section
-from bci import figures
-from bci.report import write_report
+from bci import figures, quality_figures
+from bci.report import Findings, reading_report, write_report
+from bci.zuco.leakage import overlap
+from bci.zuco.quality import COUNTS
 from bci.zuco.records import BANDS, CHANNELS
+from bci.zuco.samples import SamplesConfig, drop_reason
+from bci.zuco.summary import summarise
+from bci.zuco.synthetic import SyntheticZuCoConfig
 
 RNG = np.random.default_rng(0)
 RATES = {"ZAB": np.array([0.2, 0.3, np.nan, 0.4]), "ZDM": np.array([0.5, 0.6])}
@@ -125,3 +130,47 @@ def test_intervals_of_the_power_curve_are_wilson_s() -> None:
 def test_what_cannot_be_shown_is_refused_with_the_reason(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_page_of_an_experiment_opens_with_its_verdict_and_has_every_section(tmp_path: Path) -> None:
+    samples = SamplesConfig().build()
+    recordings = SyntheticZuCoConfig(n_subjects=2, n_sentences=5, rejected=0.05, missing=0.1, seed=3).build()
+    found = Findings(
+        title="Reading",
+        verdict="It does not beat its noise control.",
+        summary=summarise(recordings, samples),
+        decodes=[READ],
+        controls={"EEG": (0.01, -0.02, 0.04), "noise": (0.0, -0.03, 0.03)},
+        saliency=SALIENCY,
+        power=([0, 1], [0.05, 1.0], [200, 20]),
+        leakage=[overlap("train and test", ["A b."], ["a b", "c"])],
+        more=[Section("Of our own", "", text="More.")],
+        config={"seed": 3},
+    )
+    page = reading_report(tmp_path / "report.html", found).read_text(encoding="utf-8")
+    titles = ["In one line", "The decoder beside", "What the decoders wrote", "Which electrodes", "Does the test find",
+              "Sentences on both sides", "What is in the recordings", "Recording by recording", "How many words each",
+              "Where the electrodes sit", "Where each rhythm", "Of our own", "Configuration and seeds"]  # fmt: skip
+    places = [page.index(title) for title in titles]
+    assert places == sorted(places)
+    assert "It does not beat its noise control." in page and "1 of 1 splits leak." in page
+
+
+def test_a_summary_counts_every_sentence_once_and_means_what_was_kept() -> None:
+    recordings = SyntheticZuCoConfig(n_subjects=2, n_sentences=6, rejected=0.1, missing=0.2, seed=1).build()
+    found = summarise(recordings, SamplesConfig().build())
+    read = list(recordings)
+    assert found.n_rows == 12 and found.n_kept == sum(drop_reason(s) is None for s in read)
+    vectors = [w.eeg["GD"] for s in read for w in s.words if w.fixated and not np.isnan(w.eeg["GD"]).any()]
+    assert found.amplitudes_uv is not None
+    np.testing.assert_allclose(found.amplitudes_uv.ravel(), np.mean(vectors, axis=0))
+    assert {name: len(rates) for name, rates in found.omission_rates.items()} == {
+        name: sum(s.subject == name and not s.missing for s in read) for name in ("Z01", "Z02")
+    }
+    assert found.density is None
+    with pytest.raises(ValueError, match="no sentences"):
+        summarise([], SamplesConfig().build())
+
+
+def test_every_count_of_the_quality_table_has_a_meaning() -> None:
+    assert set(quality_figures.MEANINGS) == set(COUNTS)
