@@ -12,7 +12,7 @@ from importlib import import_module, resources
 from typing import Any
 
 VERBS = {
-    "demo": "train, test, export and cost a small keyword recogniser (spoken digits if there, else synthetic words)",
+    "demo": "small experiments from data to what they cost (spoken digits if there, else synthetic data), on one page",
     "train": "train a model; writes a run folder with model, metrics and report",
     "distill": "train from fine to coarse time steps, each stage taught by the one before; writes the table of stages",
     "evaluate": "score a trained model on a split or on another folder; writes JSON",

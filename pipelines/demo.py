@@ -1,111 +1,31 @@
-"""`spikeloom demo`: from sound to a costed chip in one go, ending in one page."""
+"""`spikeloom demo`: small experiments from data to what they cost, told in chapters on one page."""
 
-import dataclasses
 import logging
-import os
+import time
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
-from accel.export import export
-from accel.report import Section, Table, render
-from accel.trainer.figures import sections
-from accel.trainer.simulator import simulate
-from accel.trainer.workload import Layer
-from pipelines import simulate as simulate_verb
-from pipelines import story
-from pipelines.export import unpadded_batches
-from pipelines.export import write as write_export
+from pipelines.chapters.chapter import Chapter, bind, write_page
 from pipelines.process import set_up
-from pipelines.runs import load_model
-from pipelines.schema import DemoConfig, TrainConfig, TrainerConfig
-from pipelines.tasks import OptimizerConfig
-from pipelines.train import train
-from speech.augmentation import AugmentationConfig
-from speech.datamodule import featurise
-from speech.digits import DigitsConfig
-from speech.features import LogMelConfig
-from speech.synthetic import SyntheticConfig
+from pipelines.schema import DemoConfig
 
 log = logging.getLogger("spikeloom")
+CHAPTERS = ("speech",)  # files of pipelines.chapters, in the order they are told
 
 
 def run(config: DemoConfig) -> None:
+    unknown = sorted(set(config.chapters) - set(CHAPTERS))
+    if unknown or not config.chapters:
+        raise ValueError(f"chapters={config.chapters} is not a choice of {', '.join(CHAPTERS)}; give one or more")
     set_up()
-    training = recipe(config)
-    log.info(
-        "1/4  training a small SpikeSCR on %s", "spoken digits" if training.name == "fsdd" else "synthetic keywords"
-    )
-    result = train(training)
-    folder = Path(config.run)
-
-    log.info("2/4  exporting it, with densities measured on real clips")
-    trained = load_model(folder / "model")
-    splits = training.data.build()
-    exported = export(
-        trained.model, unpadded_batches(featurise(splits.valid, trained.features.build()), 4, 16), name="SpikeSCR",
-        source={"densities": f"{training.name}, validation clips, no padding"},
-    )  # fmt: skip
-    write_export(exported, folder / "export")
-
-    log.info("3/4  simulating one training step on %s", config.chip)
-    report = simulate(exported.workload, simulate_verb.load_chip(config.chip))
-    simulate_verb.write(report, folder / "sim")
-    simulate_verb.print_table(report)
-
-    log.info("4/4  writing the report")
-    test = featurise(splits.test, trained.features.build())
-    page = render(
-        "From sound to a costed neuromorphic chip",
-        f"A spiking network with {result['parameters']:,} parameters learned {len(trained.class_names)} words "
-        f"from {len(splits.train)} clips in {result['seconds']:.0f} seconds. It was tested on voices it never heard, "
-        "exported, and one step of its training was simulated on a chip with engines for forward pass, error "
-        "back-propagation and weight gradients.",
-        [
-            *story.hearing(trained, splits.test, test),
-            story.learning(folder, result["best_epoch"]),
-            *story.recognising(trained, test),
-            layers(exported.workload.layers),
-            *sections(report),
-            story.provenance(result),
-        ],
-        folder / "report.html",
-        {
-            f"unseen voices (chance {100 / len(trained.class_names):.0f} %)": f"{100 * result['test_accuracy']:.1f} %",
-            **simulate_verb.headline(report),
-        },
-    )
+    folder, told = Path(config.run), list[Chapter]()
+    for number, name in enumerate(config.chapters, 1):
+        log.info("\nchapter %d of %d: %s", number, len(config.chapters), name)
+        started = time.perf_counter()
+        chapter: Chapter = import_module(f"pipelines.chapters.{name}").tell(config, folder / name)
+        chapter = replace(chapter, seconds=time.perf_counter() - started)
+        write_page(chapter, folder / name / "chapter.html")
+        told.append(chapter)
+    page = bind(told, folder / "report.html")
     print(f"\nreport: {page.resolve()}")
-
-
-def recipe(config: DemoConfig) -> TrainConfig:
-    """Spoken digits where $SPIKELOOM_DATA has them, synthetic keywords otherwise."""
-    digits = Path(os.environ.get("SPIKELOOM_DATA", "data")) / "fsdd"
-    found = digits.is_dir()
-    return TrainConfig(
-        name="fsdd" if found else "synthetic",
-        run=config.run,
-        seed=config.seed,
-        overwrite=True,
-        data=DigitsConfig(root=str(digits), split_seed=config.seed) if found else SyntheticConfig(),
-        features=LogMelConfig.gsc_8k() if found else LogMelConfig.gsc(),
-        augmentation=AugmentationConfig(frequency_mask_bands=20, vocal_tract=0.15, time_stretch=0.2),
-        optimizer=OptimizerConfig(),
-        trainer=TrainerConfig(epochs=config.epochs),
-    )
-
-
-def layers(seen: tuple[Layer, ...]) -> Section:
-    """The exported layers that multiply: sizes, work and how empty their operands are."""
-    rows = []
-    for layer in map(dataclasses.asdict, seen):
-        if layer["kind"].startswith("gemm"):
-            zero = 100 * (1 - layer["density_input"]["mean"])
-            size = f"{layer['in_channels']} → {layer['out_channels']}"
-            rows.append(
-                [layer["path"], size, f"{layer['macs_forward'] / 1e6:.2f}", layer["input_kind"], f"{zero:.1f} %"]
-            )
-    return Section(
-        "What the chip is asked to do",
-        "Every layer that multiplies, as exported. A binary input is 0 or 1, so the chip selects and adds instead of "
-        "multiplying; zeros are inputs that carry nothing, measured on real clips.",
-        table=Table(["layer", "channels", "million MACs forward", "input", "zeros in input"], rows),
-    )

@@ -149,7 +149,8 @@ class SimulateConfig:
 @dataclass
 class DemoConfig:
     run: str = "runs/demo"
-    epochs: int = 16
+    chapters: list[str] = field(default_factory=lambda: ["speech"])
+    epochs: int = 16  # of the speech chapter
     seed: int = 0
     chip: str = "neuromc"
 

@@ -1,0 +1,1 @@
+"""The chapters of `spikeloom demo`, one file each: a function `tell(config, folder) -> Chapter`."""
