@@ -17,9 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
 from accel.files import read_json, whole, write_json
-from pipelines.schema import AUGMENTATIONS, FEATURES, SOURCES, TrainConfig, open_train_config
-from speech.frames import FrontEndConfig
-from speech.spikescr import SpikeSCR
+from pipelines.domains import domain_of
+from pipelines.schema import AUGMENTATIONS, FEATURES, MODELS, SOURCES, TrainConfig, open_train_config
 
 RETRAIN = "train again with `spikeloom train … overwrite=true`"
 
@@ -28,8 +27,8 @@ RETRAIN = "train again with `spikeloom train … overwrite=true`"
 class TrainedModel:
     """A model with what it needs to be used: the front end and the names of its classes."""
 
-    model: SpikeSCR
-    features: FrontEndConfig
+    model: Any
+    features: Any  # one of FEATURES; its room is the model's domain
     class_names: tuple[str, ...]
 
 
@@ -41,7 +40,7 @@ def save_model(folder: Path, trained: TrainedModel, card: str) -> None:
         trained.model.save_pretrained(partial)
         write_json(
             partial / "preprocessor_config.json",
-            {"class_names": list(trained.class_names), "features": asdict(trained.features)},  # type: ignore[call-overload]
+            {"class_names": list(trained.class_names), "features": asdict(trained.features)},
         )
 
 
@@ -53,11 +52,12 @@ def load_model(folder: Path) -> TrainedModel:
     if not weights.is_file():
         raise ValueError(f"{weights} is missing; {RETRAIN}")
     try:
+        features = _shape(preprocessor["features"], FEATURES, "log_mel")
         with contextlib.redirect_stdout(io.StringIO()):  # the hub client announces local loading
-            model = SpikeSCR.from_pretrained(folder, strict=True)
+            model = domain_of(features).load_weights(folder)
         return TrainedModel(
             model=model.eval(),
-            features=_shape(preprocessor["features"], FEATURES, "log_mel")(**preprocessor["features"]),
+            features=features(**preprocessor["features"]),
             class_names=tuple(preprocessor["class_names"]),
         )
     except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
@@ -85,11 +85,12 @@ def load_config(run: Path) -> TrainConfig:
 
 
 def _typed(values: Any) -> TrainConfig:
-    """Values of config.yaml under their shapes; `data.source`, `features.kind` and `augmentation.kind` name them."""
+    """Values of config.yaml under their shapes; `data.source` and the `kind` of the other groups name them."""
     shapes = {
         "data": SOURCES[values.data.source],
         "features": _shape(values.features, FEATURES, "log_mel"),
         "augmentation": _shape(values.augmentation, AUGMENTATIONS, "spectrogram"),
+        "model": _shape(values.model, MODELS, "spikescr"),
     }
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(open_train_config()), shapes, values))
     assert isinstance(config, TrainConfig)

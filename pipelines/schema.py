@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from bci.evaluation.protocol import CONSTANT_SENTENCE
+from pipelines.domains import room_of
 from pipelines.tasks import OptimizerConfig
 from speech.augmentation import AugmentationConfig
 from speech.cochlea.cochlea import CochleaConfig
@@ -27,9 +28,10 @@ SOURCES = {
     "fsdd": DigitsConfig, "gsc": CommandsConfig, "shd": SHDConfig, "spikes": SpikeFileConfig, "ssc": SSCConfig,
     "synthetic": SyntheticConfig,
 }  # fmt: skip
-# `features.kind` and `augmentation.kind` -> their shapes.
+# `kind` of features, augmentation and model -> its shape.
 FEATURES = {"log_mel": LogMelConfig, "event_bins": EventBinsConfig}
 AUGMENTATIONS = {"spectrogram": AugmentationConfig, "spikes": SpikeAugmentationConfig}
+MODELS = {"spikescr": SpikeSCRConfig}
 
 
 @dataclass
@@ -60,27 +62,34 @@ class TrainConfig:
     data: Any = MISSING  # one of SOURCES
     features: Any = field(default_factory=LogMelConfig)  # one of FEATURES
     augmentation: Any = field(default_factory=AugmentationConfig)  # one of AUGMENTATIONS
-    model: SpikeSCRConfig = field(default_factory=SpikeSCRConfig)
+    model: Any = field(default_factory=SpikeSCRConfig)  # one of MODELS
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
 def open_train_config() -> TrainConfig:
-    """The shape of a training whose data, features and augmentation are still to be chosen."""
-    return TrainConfig(data=MISSING, features=MISSING, augmentation=MISSING)
+    """The shape of a training whose data, features, augmentation and model are still to be chosen."""
+    return TrainConfig(data=MISSING, features=MISSING, augmentation=MISSING, model=MISSING)
 
 
 def check_kinds(config: TrainConfig) -> None:
-    """Raise ValueError where a key that tells shapes apart was changed without the shape."""
+    """Raise ValueError where a key that tells shapes apart was changed without the shape, or rooms are mixed."""
     for group, key, shapes in (
         ("data", "source", SOURCES), ("features", "kind", FEATURES), ("augmentation", "kind", AUGMENTATIONS),
+        ("model", "kind", MODELS),
     ):  # fmt: skip
         node = getattr(config, group)
-        given, true = getattr(node, key), next(name for name, shape in shapes.items() if shape is type(node))
+        true = next(name for name, shape in shapes.items() if shape is type(node))
+        given = getattr(node, key, true)
         if given != true:
             raise ValueError(
                 f"{group}.{key}={given} does not fit the other keys of {group}, which are those of {true}; "
                 f"choose another {group}=NAME instead"
+            )
+        if (room := room_of(node)) != room_of(config.data):
+            raise ValueError(
+                f"{group} {true} is for {room}, and {config.data.source} data are {room_of(config.data)}; "
+                f"choose another {group}=NAME, or an experiment=NAME that chooses all of them"
             )
 
 
@@ -177,7 +186,7 @@ def register() -> None:
     store = ConfigStore.instance()
     for name, node in {
         "train": open_train_config(),
-        "distill": DistillConfig(data=MISSING, features=MISSING, augmentation=MISSING),
+        "distill": DistillConfig(data=MISSING, features=MISSING, augmentation=MISSING, model=MISSING),
         "evaluate": EvaluateConfig, "export": ExportConfig,
         "simulate": SimulateConfig, "demo": DemoConfig, "bench": BenchConfig, "data": DataConfig,
         "listen": ListenConfig, "score": ScoreConfig,
@@ -187,7 +196,7 @@ def register() -> None:
         *(("data", f"{name}_schema", source) for name, source in SOURCES.items()),
         *(("features", name, front_end) for name, front_end in FEATURES.items()),
         *(("augmentation", name, augmentation) for name, augmentation in AUGMENTATIONS.items()),
-        ("model", "spikescr", SpikeSCRConfig),
+        *(("model", name, model) for name, model in MODELS.items()),
         ("optimizer", "adamw_cosine", OptimizerConfig),
         ("trainer", "lightning", TrainerConfig),
     ):

@@ -12,39 +12,39 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from torch import nn
 from torch.utils.data import DataLoader
 
 from accel.files import read_json, write_json
 from accel.report import render
-from pipelines import story
+from pipelines.domains import Classifier, DataModule, OwnWay, domain_of
 from pipelines.process import on_terminal, set_up
 from pipelines.runs import TrainedModel, save_config, save_model
 from pipelines.schema import TrainConfig, check_kinds
 from pipelines.scores import accuracy
 from pipelines.seeds import print_seed_table
 from pipelines.tasks import AtomicCheckpointIO, BestEpoch, ClassificationTask, EveryEpoch, History, Reseed
-from speech.datamodule import FeatureSet, SpeechDataModule
-from speech.spikescr import SpikeSCR
-from speech.training import predict, speech_log_probabilities
 
 log = logging.getLogger("spikeloom")
 
 # What a model learns from: the task, and the batches its training step takes.
-Lesson = Callable[[TrainConfig, SpeechDataModule, SpikeSCR], tuple[ClassificationTask, DataLoader[Any]]]
+Lesson = Callable[[TrainConfig, Any, Any], tuple[ClassificationTask, DataLoader[Any]]]
 
 
 def run(config: TrainConfig) -> None:
+    domain = domain_of(config.data)
     if config.leave_one_speaker_out:
         train_each_speaker_out(config)
+    elif isinstance(domain, OwnWay):
+        domain.train(config)
     else:
         train(config)
         print_seed_table(Path(config.run).parent, "result.json", config.name)
 
 
-def from_labels(config: TrainConfig, data: SpeechDataModule, model: SpikeSCR) -> tuple[ClassificationTask, DataLoader]:
+def from_labels(config: TrainConfig, data: DataModule, model: nn.Module) -> tuple[ClassificationTask, DataLoader[Any]]:
     """The lesson of a model without a teacher."""
-    task = ClassificationTask(model, data.n_classes, config.optimizer, speech_log_probabilities)
-    return task, data.train_dataloader()
+    return domain_of(config.data).task(config, data, model), data.train_dataloader()
 
 
 def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_acc") -> dict[str, Any]:
@@ -53,6 +53,7 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
     `pick` chooses the epoch that is kept (`BestEpoch`).
     """
     check_kinds(config)
+    domain: Classifier = domain_of(config.data)
     run = Path(config.run)
     if finished := claim_folder(run, config):
         return finished
@@ -60,12 +61,9 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
     set_up(config.trainer.threads)
     lightning.seed_everything(config.seed, verbose=False)
 
-    data = SpeechDataModule(
-        config.data, config.features, config.augmentation, batch_size=config.trainer.batch_size, seed=config.seed,
-        num_workers=config.trainer.num_workers, cache_mb=config.trainer.cache_mb,
-    )  # fmt: skip
+    data = domain.data_module(config)
     data.setup()
-    model = config.model.build(data.n_inputs, data.n_classes)
+    model = domain.build_model(config, data)
     task, lessons = lesson(config, data, model)
     save_config(run, config)
 
@@ -101,69 +99,59 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
     chosen = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
     task.load_state_dict(chosen["state_dict"])
     test = data.test_set  # first read here, with the best epoch on disk
-    log_p = predict(model.cpu(), test)
+    log_p = domain.predict(model.cpu(), test)
     result = {
         "name": config.name,
         "seed": config.seed,
-        "test_speakers": data.splits.test.speaker_names(),
-        "valid_speakers": data.splits.valid.speaker_names(),
-        "train_speakers": data.splits.train.speaker_names(),
+        **domain.origins(data),
         "parameters": sum(p.numel() for p in model.parameters()),
         "best_epoch": chosen["epoch"] + 1,
         "valid_accuracy": best.valid_accuracy,
         "test_accuracy": accuracy(log_p, test.labels),
-        "test_clips": len(test),
+        f"test_{domain.SAMPLES}": len(test),
         "seconds": round(time.perf_counter() - started, 1),
     }
     if config.audit:
-        result |= audit(run, deepcopy(model), test)
+        result |= audit(run, deepcopy(model), test, domain)
     trained = TrainedModel(model=model.eval(), features=config.features, class_names=data.class_names)
-    save_model(run / "model", trained, model_card(result, data))
+    save_model(run / "model", trained, domain.model_card(result, data))
     tell(run, trained, data, result)
     write_json(run / "result.json", result)
     log.info(
-        "test accuracy %.1f %% on %d clips of %s, at the best validation epoch (%d) -> %s",
-        100 * result["test_accuracy"], len(test), story.people(result["test_speakers"]), result["best_epoch"], run,
+        "test accuracy %.1f %% on %d %s of %s, at the best validation epoch (%d) -> %s",
+        100 * result["test_accuracy"], len(test), domain.SAMPLES, domain.tested_on(result), result["best_epoch"], run,
     )  # fmt: skip
     if config.audit:
         log.info(
-            "%.1f %% is the best of %d epochs on the test clips: optimistic (selected on test), for comparison only",
-            100 * result["test_max_optimistic"], result["audited_epochs"],
+            "%.1f %% is the best of %d epochs on the test %s: optimistic (selected on test), for comparison only",
+            100 * result["test_max_optimistic"], result["audited_epochs"], domain.SAMPLES,
         )  # fmt: skip
     return result
 
 
-def audit(run: Path, model: SpikeSCR, test: FeatureSet) -> dict[str, Any]:
-    """What choosing the epoch on the test clips would have claimed. It is only told: nothing chooses by it."""
+def audit(run: Path, model: nn.Module, test: Any, domain: Classifier) -> dict[str, Any]:
+    """What choosing the epoch on the test set would have claimed. It is only told: nothing chooses by it."""
     scores = []
     for path in (run / "epochs").glob("*.ckpt"):
         weights = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
         model.load_state_dict({k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")})
-        scores.append(accuracy(predict(model, test), test.labels))
+        scores.append(accuracy(domain.predict(model, test), test.labels))
     return {"test_max_optimistic": max(scores), "audited_epochs": len(scores)}
 
 
-def tell(run: Path, trained: TrainedModel, data: SpeechDataModule, result: dict[str, Any]) -> None:
+def tell(run: Path, trained: TrainedModel, data: DataModule, result: dict[str, Any]) -> None:
     """report.html of a training run."""
+    domain = domain_of(trained.features)
+    title, lead, sections = domain.page(run, trained, data, result)
     render(
-        f"{result['name']}: SpikeSCR with {result['parameters']:,} parameters",
-        f"Trained on {story.people(result['train_speakers'])}; the epoch was chosen on "
-        f"{story.people(result['valid_speakers'])}; "
-        f"tested once on {story.people(result['test_speakers'])}, {heard_before(result)}.",
-        [
-            *story.hearing(trained, data.splits.test, data.test_set),
-            story.learning(run, result["best_epoch"]),
-            *story.recognising(trained, data.test_set),
-            story.provenance(result),
-        ],
-        run / "report.html",
+        title, lead, sections, run / "report.html",
         {
             "test accuracy": f"{100 * result['test_accuracy']:.1f} %",
-            "test clips": str(result["test_clips"]),
+            f"test {domain.SAMPLES}": str(result[f"test_{domain.SAMPLES}"]),
             "validation accuracy": f"{100 * result['valid_accuracy']:.1f} %",
             "training time": f"{result['seconds']:.0f} s",
         },
-    )
+    )  # fmt: skip
 
 
 def claim_folder(run: Path, config: TrainConfig) -> dict[str, Any] | None:
@@ -207,37 +195,3 @@ def train_each_speaker_out(config: TrainConfig) -> None:
     ]
     write_json(Path(config.run) / "speakers.json", {"seed": config.seed, "results": results})
     print_seed_table(Path(config.run).parent, "speakers.json", config.name)
-
-
-def model_card(result: dict[str, Any], data: SpeechDataModule) -> str:
-    """README.md of a model folder: what it is, what it was trained on, how well it does, where it stops."""
-    heard = set(result["valid_speakers"]) & set(result["train_speakers"])
-    validation = "The validation clips are of voices that also train." if heard else ""
-    return f"""---
-library_name: spikeloom
-tags: [spiking, keyword-spotting]
----
-# SpikeSCR, {result["parameters"]:,} parameters
-
-Recognises {data.n_classes} words ({", ".join(data.class_names)}), one a clip.
-
-| | accuracy and origin |
-|---|---|
-| data | {result["name"]}, {len(data.splits.train)} training clips of {len(result["train_speakers"])} speakers |
-| validation | {100 * result["valid_accuracy"]:.1f} % ({story.people(result["valid_speakers"])}) |
-| test | {100 * result["test_accuracy"]:.1f} % ({story.people(result["test_speakers"])}, {result["test_clips"]} clips) |
-| seed | {result["seed"]}, one run |
-
-The test clips were scored once, at the best validation epoch: {story.people(result["test_speakers"])}, \
-{heard_before(result)}. {validation}
-Load with `speech.spikescr.SpikeSCR.from_pretrained(FOLDER)`; `preprocessor_config.json` holds the front end.
-Limits: one seed, the recording conditions of its data, a single word in each clip.
-"""
-
-
-def heard_before(result: dict[str, Any]) -> str:
-    """Whether the test speakers were heard in training, as the end of a sentence about them."""
-    heard = set(result["test_speakers"]) & set(result["train_speakers"])
-    if not heard:
-        return "never heard in training"
-    return f"of whom {len(heard)} (a published split) also train"

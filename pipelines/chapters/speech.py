@@ -13,7 +13,7 @@ from accel.trainer.workload import Layer
 from pipelines import simulate as simulate_verb
 from pipelines import story
 from pipelines.chapters.chapter import Chapter
-from pipelines.export import unpadded_batches
+from pipelines.domains.speech import unpadded_batches
 from pipelines.export import write as write_export
 from pipelines.runs import load_model
 from pipelines.schema import DemoConfig, TrainConfig, TrainerConfig

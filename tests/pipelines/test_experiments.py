@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipelines import evaluate, export, train
+from pipelines.domains import speech
 from pipelines.runs import load_config, load_model
 from pipelines.schema import EvaluateConfig, ExportConfig, OtherFolder, TrainConfig, register
 from tests.pipelines.small_data import (
@@ -74,7 +75,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
 @pytest.fixture(autouse=True)
 def few_clips_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operations are counted elsewhere; here two clips of each folder are enough."""
-    monkeypatch.setattr(evaluate, "count_operations", functools.partial(evaluate.count_operations, n_clips=2))
+    monkeypatch.setattr(speech, "count_operations", functools.partial(speech.count_operations, n_clips=2))
 
 
 @pytest.mark.parametrize("name", SMALL)
