@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+# Processes that run the tests, one torch thread each.
+WORKERS ?= 2
 
 .PHONY: demo test bench clean
+.NOTPARALLEL:
 
 demo: $(STAMP)
 	"$(VENV)/bin/spikeloom" demo
@@ -11,7 +14,7 @@ demo: $(STAMP)
 test: $(VENV)/.installed-dev
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/mypy"
-	"$(VENV)/bin/pytest" -m "not slow"
+	OMP_NUM_THREADS=1 "$(VENV)/bin/pytest" -n $(WORKERS) -m "not slow"
 
 bench: $(STAMP)
 	"$(VENV)/bin/spikeloom" bench ops
@@ -23,12 +26,13 @@ bench: $(STAMP)
 clean:
 	rm -rf "$(VENV)" runs
 
-# One install at a time: the dev extra stands on the plain install.
 $(STAMP): pyproject.toml
 	test -x "$(VENV)/bin/python" || "$(PYTHON)" -m venv "$(VENV)"
 	"$(VENV)/bin/python" -m pip install --quiet -e .
 	touch "$@"
 
-$(VENV)/.installed-dev: $(STAMP)
+# The dev extra brings the plain install along: one step, and `make demo` afterwards finds it done.
+$(VENV)/.installed-dev: pyproject.toml
+	test -x "$(VENV)/bin/python" || "$(PYTHON)" -m venv "$(VENV)"
 	"$(VENV)/bin/python" -m pip install --quiet -e ".[dev]"
-	touch "$@"
+	touch "$(STAMP)" "$@"

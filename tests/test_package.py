@@ -6,10 +6,10 @@ import statistics
 import subprocess
 import sys
 import sysconfig
-import time
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 
 import pytest
 
@@ -97,11 +97,12 @@ print(pipelines.cli.__file__)
 
 @pytest.mark.skipif(not SCRIPT.exists(), reason="the console script is not installed")
 def test_help_answers_within_half_a_second(tmp_path: Path) -> None:
-    seconds = []
+    seconds = []  # of computing, which other tests at the same time do not lengthen as they do the clock's
     for _ in range(5):
-        started = time.perf_counter()
+        started = getrusage(RUSAGE_CHILDREN)
         shown = run([str(SCRIPT), "--help"], tmp_path)
-        seconds.append(time.perf_counter() - started)
+        ended = getrusage(RUSAGE_CHILDREN)
+        seconds.append(ended.ru_utime + ended.ru_stime - started.ru_utime - started.ru_stime)
         assert shown.returncode == 0, shown.stderr
         assert "usage: spikeloom VERB" in shown.stdout
     assert statistics.median(seconds) <= 0.5, seconds

@@ -60,10 +60,10 @@ def test_selecting_lazily_gives_what_selecting_from_a_list_gives() -> None:
 def test_opening_selecting_and_splitting_75466_clips_reads_none_and_takes_no_time() -> None:
     events = Counted(75_466)
     clips = trains(events, speakers=100)
-    start = time.perf_counter()
+    start = time.process_time()
     splits = split_by_speaker(clips, test_speakers=["s0"], valid_speakers=["s1"])
     again = splits.train.select(range(1000))
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert events.reads == 0
     assert [len(split) for split in splits] == [73_956, 755, 755]
     assert unit_of(again.events[-1]) == 1021

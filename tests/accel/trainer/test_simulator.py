@@ -298,9 +298,9 @@ def test_a_resnet18_iteration_is_quick_and_plausible() -> None:
     network = resnet18()
     times_s = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         report = simulate(network, CHIP)
-        times_s.append(time.perf_counter() - start)
+        times_s.append(time.process_time() - start)
     assert min(times_s) < 0.05
     assert 5e9 < report.energy_per_image_step_pj < 50e9
     optimizer = report.engines[ENGINES.index("optimizer")]

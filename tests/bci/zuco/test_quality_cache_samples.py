@@ -80,9 +80,9 @@ def test_reopening_is_ten_times_faster_than_parsing(tmp_path: Path) -> None:
     def seconds(read) -> float:  # type: ignore[no-untyped-def]
         times = []  # float
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             assert len(list(read())) == 12
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         return min(times)
 
     parsing = seconds(lambda: read_sentences(file))
