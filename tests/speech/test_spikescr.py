@@ -1,13 +1,15 @@
 """SpikeSCR: what its results may depend on, and what they may not."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from speech.spikescr import Neurons, SpikeSCR, SpikeSCRConfig, log_mean_probability, valid_steps
+from speech.spikescr import Neurons, SpikeSCR, SpikeSCRConfig, SpikingAttention, log_mean_probability, valid_steps
 
 INPUTS, CLASSES = 12, 5
 Run = tuple[Tensor, dict[str, Tensor]]  # logits, and spikes [T, B, ...] of every neuron site
@@ -116,6 +118,16 @@ def test_padding_cannot_matter(heads, causal, fill):
 
 
 @pytest.mark.parametrize("causal", [False, True])
+def test_single_precision_predicts_the_same_in_any_batch_and_padding(causal):
+    model, lengths, x = build(causal=causal).float(), torch.randint(5, 25, (32,)), frames(25, 32).float()
+    with torch.no_grad():
+        whole = log_mean_probability(model(with_garbage(x, lengths, 9, 7.0), lengths), lengths)
+        alone = torch.cat([log_mean_probability(model(x[:n, i : i + 1])) for i, n in enumerate(lengths.tolist())])
+    assert (whole - alone).abs().max() <= 1e-4
+    assert torch.equal(whole.argmax(1), alone.argmax(1))
+
+
+@pytest.mark.parametrize("causal", [False, True])
 def test_neighbours_leave_own_logits_and_get_no_gradient(causal):
     model, x, lengths = build(causal=causal), frames(20, 3), torch.tensor([20, 13, 20])
     other = x.clone()
@@ -179,7 +191,11 @@ def streamed(model: SpikeSCR, x: Tensor, chunk: int) -> Tensor:
 
 @pytest.mark.parametrize(
     ("steps", "chunk", "window"),
-    [(200, 1, None), (200, 7, None), (200, 200, None), (200, 1, 16), (200, 7, 16), (200, 200, 16), (1000, 7, 16)],
+    [
+        *[(200, chunk, window) for window in (None, 16) for chunk in (1, 7, 200)],
+        *[(1000, chunk, window) for window in (None, 16) for chunk in (70, 1000)],
+        *[pytest.param(1000, chunk, window, marks=pytest.mark.slow) for window in (None, 16) for chunk in (1, 7)],
+    ],
 )
 def test_stream_equals_offline(steps, chunk, window):
     model, x = build(causal=True, attn_window=window, depth=2), frames(steps, 2)
@@ -206,6 +222,40 @@ def test_attention_window_reaches_so_far_and_no_further():
         a, b = everything(x), window(x)
     assert (a[:9] - b[:9]).abs().max() <= 1e-9
     assert not torch.equal(a[9:], b[9:])
+
+
+def cost_of_a_pass(module: nn.Module, call: Callable[[], Tensor]) -> tuple[int, int]:
+    """Floating-point operations of matrix products and convolutions, and bytes kept for the backward pass."""
+    kept: dict[int, int] = {}  # address -> size
+
+    def keep(tensor: Tensor) -> Tensor:
+        alive.append(tensor)  # so that no address is used twice
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    alive: list[Tensor] = []
+    counter = FlopCounterMode(display=False)
+    with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        call().sum().backward()
+    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    return counter.get_total_flops(), sum(size for place, size in kept.items() if place not in weights)
+
+
+def test_work_and_memory_grow_in_proportion_to_the_steps():
+    """Attention too: it sums over time before it meets the queries."""
+    model = SpikeSCRConfig(width=64, heads=4, depth=1, mlp_ratio=1).build(140, 35)
+    x = torch.rand(200, 2, 140)
+    (work, memory), (double_work, double_memory) = (
+        cost_of_a_pass(model, lambda steps=steps: log_mean_probability(model(x[:steps]))) for steps in (100, 200)
+    )
+    assert double_work == 2 * work > 0
+    assert 1.9 * memory < double_memory <= 2 * memory
+
+
+def test_attention_over_five_hundred_steps_of_32_clips_keeps_less_than_two_gigabytes():
+    attention = SpikingAttention(SpikeSCRConfig(width=256, heads=16))
+    _, of_two_clips = cost_of_a_pass(attention, lambda: attention(torch.rand(500, 2, 256), None, 0, None)[0])
+    assert 0 < of_two_clips * 32 / 2 < 2e9
 
 
 def test_model_that_sees_the_future_refuses_to_stream():
