@@ -1,0 +1,237 @@
+"""What a spiking vision transformer is made of: convolution with neurons, three attentions, an MLP, a residual block.
+
+Everything is [T, B, C, H, W]; a token is a position, row by row. Two kinds of residual branch:
+
+    ms    LIF - conv - BN    neurons in front of every convolution; the residual stream is real-valued
+    sew   conv - BN - LIF    neurons behind every convolution; the residual stream sums spikes, so it holds integers
+
+Attention of spikes q, k, v without softmax, d channels a head:
+
+    ssa   LIF_0.5(0.125 * q (k^T v))           self-attention; the scale is a constant whatever d
+    qkta  LIF_0.5(sum of q over channels) * k  a gate for every token of a head
+    qkca  LIF_0.5(sum of q over tokens) * k    a gate for every channel
+
+Neurons look back in time and never across samples. No module keeps state: `forward(x, state=None) -> (y, state)`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from accel.spiking.functional import LIFParameters, LIFState
+from accel.spiking.neuron import LIF
+from accel.spiking.surrogate import Sigmoid
+
+Residual = Literal["ms", "sew"]
+Attention = Literal["ssa", "qkta", "qkca"]
+State = tuple[Any, ...]  # nested as the modules are; its leaves are LIFState
+ATTENTION_SCALE, ATTENTION_THRESHOLD = 0.125, 0.5
+
+
+def neuron(tau: float) -> LIFParameters:
+    """h = v + (x - v)/tau, a spike at h >= 1, hard reset to 0 without gradient, sigmoid surrogate of slope 4."""
+    return LIFParameters(tau=tau, decay_input=True, threshold=1.0, v_reset=0.0, surrogate=Sigmoid(4.0))
+
+
+_recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
+
+
+@contextmanager
+def recomputing() -> Iterator[None]:
+    """Inside, batch norms leave their running statistics alone: the batch has been counted the first time."""
+    token = _recomputing.set(True)
+    try:
+        yield
+    finally:
+        _recomputing.reset(token)
+
+
+class TimeBatchNorm(nn.BatchNorm2d):
+    """Batch norm of [T*B, C, H, W], statistics over time and batch at once.
+
+    `repeats` says that the caller stands for that many equal time steps. Mean and variance are the same, but the
+    running variance is the unbiased n/(n-1) form, and n counts every step.
+    """
+
+    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
+        if self.training and _recomputing.get():
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        if not self.training or repeats == 1 or self.running_var is None:
+            return super().forward(x)
+        before = self.running_var.clone()
+        y = super().forward(x)
+        momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)  # type: ignore[arg-type]
+        n = x.numel() // x.shape[1]
+        kept = (1 - momentum) * before
+        self.running_var.copy_(kept + (self.running_var - kept) * (repeats * (n - 1) / (repeats * n - 1)))
+        return y
+
+
+class SpikingConv(nn.Module):
+    """A convolution, its batch norm and its neurons: [T, B, C_in, H, W] -> [T, B, C_out, H', W'].
+
+        fires "before"   LIF - [pool] - conv - BN - [pool]     pool "spikes" or "sums" says which of the two
+        fires "after"    conv - BN - [pool] - LIF              pool "sums"
+        fires "never"    conv - BN - [pool]
+
+    Max pooling is 3x3 with stride 2, so a size n becomes ceil(n/2), as with a 1x1 convolution of stride 2. Of a static
+    image (T = 1 given, `repeats` steps meant) everything in front of the neurons is computed once.
+    """
+
+    def __init__(
+        self, n_in: int, n_out: int, kernel: int, p: LIFParameters, *, fires: Literal["before", "after", "never"],
+        pool: Literal["spikes", "sums"] | None = None, stride: int = 1, bias: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        assert pool != "spikes" or fires == "before"
+        self.fires, self.pool = fires, pool
+        self.lif = None if fires == "never" else LIF(p)
+        self.conv = nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=bias)
+        self.norm = TimeBatchNorm(n_out)
+
+    def forward(self, x: Tensor, state: LIFState | None = None, repeats: int = 1) -> tuple[Tensor, LIFState | None]:
+        if self.lif is not None and self.fires == "before":
+            x, state = self.lif(x, state)
+        steps, batch = x.shape[:2]
+        y = x.flatten(0, 1)
+        if self.pool == "spikes":
+            y = F.max_pool2d(y, 3, 2, 1)
+        # Under autocast the product may be bfloat16; what decides about a spike is computed in float32.
+        y = self.norm(self.conv(y).to(self.norm.weight.dtype), repeats)
+        if self.pool == "sums":
+            y = F.max_pool2d(y, 3, 2, 1)
+        y = y.unflatten(0, (steps, batch))
+        if repeats > 1:
+            y = y.expand(repeats, *y.shape[1:])
+        if self.lif is not None and self.fires == "after":
+            return self.lif(y, state)
+        return y, state
+
+
+def unit(n_in: int, n_out: int, p: LIFParameters, residual: Residual) -> SpikingConv:
+    """A 1x1 convolution with bias as branches of this residual have it."""
+    return SpikingConv(n_in, n_out, 1, p, bias=True, fires="before" if residual == "ms" else "after")
+
+
+class SpikeProduct(nn.Module):
+    """0.125 * q (k^T v) in each head, [T, B, C, H, W] each. Sums of integers: either order gives the same float32."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # Entries reach d*N: exact integers in float32, not in bfloat16 (256) or float16 (2048).
+        with torch.autocast(q.device.type, enabled=False) if _autocasting(q) else nullcontext():
+            q_TBHdN, k_TBHdN, v_TBHdN = (_heads(z, self.heads) for z in (q, k, v))
+            if q_TBHdN.shape[3] <= q_TBHdN.shape[4]:
+                o_TBHdN = (v_TBHdN @ k_TBHdN.mT) @ q_TBHdN
+            else:
+                o_TBHdN = v_TBHdN @ (k_TBHdN.mT @ q_TBHdN)
+        return (o_TBHdN * ATTENTION_SCALE).reshape(q.shape)
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}"
+
+
+class SpikeSum(nn.Module):
+    """Sum of q over the channels of each head or over tokens: [T, B, C, H, W] -> [T, B, heads, 1, N] or [.., d, 1]."""
+
+    def __init__(self, heads: int, over: Literal["channels", "tokens"]) -> None:
+        super().__init__()
+        self.heads, self.over = heads, over
+
+    def forward(self, q: Tensor) -> Tensor:
+        return _heads(q, self.heads).sum(3 if self.over == "channels" else 4, keepdim=True)
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}, over={self.over}"
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """[T, B, C, H, W] -> [T, B, heads, d, N]; a head holds neighbouring channels."""
+    return x.flatten(3).unflatten(2, (heads, -1))
+
+
+def _autocasting(x: Tensor) -> bool:
+    return torch.is_autocast_enabled(x.device.type)
+
+
+class SpikingAttention(nn.Module):
+    """One of the three attentions on [T, B, C, H, W], as a residual branch."""
+
+    def __init__(self, width: int, heads: int, kind: Attention, p: LIFParameters, residual: Residual) -> None:
+        super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"width {width} does not divide into {heads} heads; use a width that is a multiple of it")
+        self.kind = kind
+        self.lif = LIF(p) if residual == "ms" else None
+        self.q, self.k = (SpikingConv(width, width, 1, p, fires="after") for _ in range(2))
+        self.v = SpikingConv(width, width, 1, p, fires="after") if kind == "ssa" else None
+        self.mix: SpikeProduct | SpikeSum = (
+            SpikeProduct(heads) if kind == "ssa" else SpikeSum(heads, "channels" if kind == "qkta" else "tokens")
+        )
+        self.attn_lif = LIF(replace(p, threshold=ATTENTION_THRESHOLD))
+        self.proj = SpikingConv(width, width, 1, p, bias=True, fires="never" if residual == "ms" else "after")
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        first, of_q, of_k, of_v, of_attention, of_proj = state or (None,) * 6
+        if self.lif is not None:
+            x, first = self.lif(x, first)
+        q, of_q = self.q(x, of_q)
+        k, of_k = self.k(x, of_k)
+        if self.v is not None:
+            v, of_v = self.v(x, of_v)
+            attended, of_attention = self.attn_lif(self.mix(q, k, v), of_attention)
+        else:
+            gate, of_attention = self.attn_lif(self.mix(q), of_attention)
+            attended = (gate * _heads(k, self.mix.heads)).reshape(k.shape)
+        y, of_proj = self.proj(attended, of_proj)
+        return y, (first, of_q, of_k, of_v, of_attention, of_proj)
+
+
+class SpikingMLP(nn.Module):
+    """Two 1x1 convolutions C -> ratio*C -> C with batch norm and neurons."""
+
+    def __init__(self, width: int, ratio: float, p: LIFParameters, residual: Residual) -> None:
+        super().__init__()
+        hidden = int(width * ratio)
+        self.up, self.down = unit(width, hidden, p, residual), unit(hidden, width, p, residual)
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        of_up, of_down = state or (None, None)
+        x, of_up = self.up(x, of_up)
+        x, of_down = self.down(x, of_down)
+        return x, (of_up, of_down)
+
+
+class Block(nn.Module):
+    """x + attention(x), then x + mlp(x). `drop_path` leaves branches out of a sample, for all its time steps."""
+
+    def __init__(
+        self, width: int, heads: int, kind: Attention, mlp_ratio: float, p: LIFParameters, residual: Residual,
+        drop_path: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.attn = SpikingAttention(width, heads, kind, p, residual)
+        self.mlp = SpikingMLP(width, mlp_ratio, p, residual)
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        of_attention, of_mlp = state or (None, None)
+        y, of_attention = self.attn(x, of_attention)
+        x = x + self._dropped(y)
+        y, of_mlp = self.mlp(x, of_mlp)
+        return x + self._dropped(y), (of_attention, of_mlp)
+
+    def _dropped(self, y: Tensor) -> Tensor:
+        if not self.training or self.drop_path == 0:
+            return y
+        kept = 1 - self.drop_path
+        return y * (torch.rand(y.shape[1], 1, 1, 1, device=y.device) < kept).to(y.dtype).div(kept)

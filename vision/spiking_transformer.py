@@ -1,0 +1,291 @@
+"""One spiking vision transformer: tokenizer x stages x residual x attention gives Spikingformer, CML, QKFormer, MS-QKFormer.
+
+    images [B, C, H, W]                one picture, shown for `T` steps; the encoder sees it once
+    frames [T, B, C, H, W]             events in time bins ([B, T, C, H, W] with batch_first)
+    features [T, B, D, H', W']         logits [B, K] = Linear(mean over T of mean over H', W')
+
+A result never depends on what else is in the batch: no neuron runs over anything but time. Published sizes are in
+`variants`; training and data are elsewhere. Sources: Spikingformer (arXiv 2304.11954), CML (2308.?), QKFormer
+(2403.16552). Departures from released code: no layer that is never used, shapes computed and not assumed, any height
+and width, the last neurons of an attention look back within their own sample only.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from accel.spiking.functional import LIFParameters
+from accel.spiking.neuron import LIF
+from vision.blocks import Attention, Block, Residual, State, neuron, recomputing
+from vision.stems import REDUCTION, SPEDS, SPEDS_REDUCTION, Layout, PlainStem, Tokenizer
+
+
+class Stage(nn.Module):
+    """Patch embedding, then blocks at one resolution."""
+
+    def __init__(self, embed: PlainStem | SPEDS, blocks: Sequence[Block]) -> None:
+        super().__init__()
+        self.embed, self.blocks = embed, nn.ModuleList(blocks)
+
+    def forward(
+        self, x: Tensor, state: State | None = None, repeats: int = 1, checkpointing: bool = False
+    ) -> tuple[Tensor, State]:
+        of_embed, of_blocks = state or (None, None)
+        x, of_embed = self.embed(x, of_embed, repeats)
+        states = []  # State of each block
+        for i, block in enumerate(self.blocks):
+            if checkpointing:
+                x, of_block = checkpoint(
+                    block, x, of_blocks and of_blocks[i], use_reentrant=False,
+                    context_fn=lambda: (_as_is(), recomputing()),
+                )  # fmt: skip
+            else:
+                x, of_block = block(x, of_blocks and of_blocks[i])
+            states.append(of_block)
+        return x, (of_embed, tuple(states))
+
+
+def _as_is() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=["spiking", "vision"]):
+    """See the module. One entry of widths, depths, heads and attention per stage; an int or a name stands for all.
+
+    `T`: steps an image is shown. `drop_path_rate` grows linearly over the blocks and needs residual="ms": rescaled
+    branches would not be integers. Raises ValueError for sizes that do not fit, naming value and remedy.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_chans: int = 3,
+        num_classes: int = 10,
+        T: int = 4,
+        residual: Residual = "ms",
+        tokenizer: Tokenizer = "spikingformer",
+        layout: Layout = "cifar",
+        widths: Sequence[int] = (384,),
+        depths: Sequence[int] = (4,),
+        heads: int | Sequence[int] = 8,
+        attention: str | Sequence[str] = "ssa",
+        mlp_ratio: float = 4.0,
+        tau: float = 2.0,
+        drop_path_rate: float = 0.0,
+        batch_first: bool = False,
+        pretrained_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        n = len(widths)
+        heads = (heads,) * n if isinstance(heads, int) else tuple(heads)
+        kinds = (attention,) * n if isinstance(attention, str) else tuple(attention)
+        _check(residual, tokenizer, layout, widths, depths, heads, kinds, T, drop_path_rate)
+        self.in_chans, self.num_classes, self.T = in_chans, num_classes, T
+        self.residual, self.tokenizer, self.layout, self.batch_first = residual, tokenizer, layout, batch_first
+        self.pretrained_cfg = self.default_cfg = dict(pretrained_cfg or {})
+        self.num_features = self.head_hidden_size = widths[-1]
+        self.grad_checkpointing = False
+        p = neuron(tau)
+        total = sum(depths)
+        rates = [drop_path_rate * i / max(1, total - 1) for i in range(total)]  # of each block
+        self.stages = nn.ModuleList()
+        self.feature_info: list[dict[str, Any]] = []
+        n_in = in_chans
+        for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+            embed = self._embedding(i, n_in, width, p)
+            blocks = [
+                Block(width, heads[i], kinds[i], mlp_ratio, p, residual, rates.pop(0))  # type: ignore[arg-type]
+                for _ in range(depth)
+            ]
+            self.stages.append(Stage(embed, blocks))
+            first = REDUCTION[layout] if tokenizer != "speds" else SPEDS_REDUCTION[layout]
+            self.feature_info.append({"num_chs": width, "reduction": first * 2**i, "module": f"stages.{i}"})
+            n_in = width
+        # The published QKFormer classifies averages of spikes: its ms form needs neurons at the end of the stream.
+        self.head_lif = LIF(p) if residual == "ms" and tokenizer == "speds" else None
+        self.head: nn.Module = nn.Linear(n_in, num_classes) if num_classes else nn.Identity()
+        self._init_weights()
+
+    def _embedding(self, index: int, n_in: int, width: int, p: LIFParameters) -> PlainStem | SPEDS:
+        if self.tokenizer == "speds":
+            return SPEDS(self.layout, index, n_in, width, p, self.residual)
+        return PlainStem(self.layout, self.tokenizer == "cml", n_in, width, p)
+
+    def _init_weights(self) -> None:
+        """Truncated normal of 0.02 for the classifier, and for every convolution of MS-QKFormer; else torch's own."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Conv2d) and self.head_lif is not None:
+                nn.init.trunc_normal_(module.weight, std=0.02)
+
+    # --- forward ----------------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, T: int | None = None) -> Tensor:
+        """Images or frames -> logits [B, num_classes]. `T` shows images for another number of steps."""
+        return self.forward_head(self.forward_features(x, T))
+
+    def forward_features(self, x: Tensor, T: int | None = None) -> Tensor:
+        """Images or frames -> feature maps of every step [T, B, D, H', W'], not pooled."""
+        return self._run(*self._frames(x, T), None)[0]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features [T, B, D, H', W'] -> logits [B, num_classes], or with `pre_logits` their averages [B, D]."""
+        x = x.mean((3, 4)).mean(0)
+        return x if pre_logits else self.head(x)
+
+    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """The next frame [B, C, H, W] -> (its logits [B, K], state). The mean over all steps is what `forward` gives.
+
+        Evaluation only: batch norm in training needs all steps at once.
+        """
+        if self.training:
+            raise ValueError("step() streams a model in evaluation mode, got a model in training; call eval() first")
+        if x.dim() != 4:
+            raise ValueError(f"step() takes one frame [B, {self.in_chans}, H, W], got {tuple(x.shape)}")
+        frames, _ = self._frames(x[None] if not self.batch_first else x[:, None], None)
+        features, state = self._run(frames, 1, state)
+        return self.forward_head(features), state
+
+    def _frames(self, x: Tensor, T: int | None) -> tuple[Tensor, int]:
+        """(x as [T, B, C, H, W], 1), or ([1, B, C, H, W], T) for images."""
+        shown = f"[B, {self.in_chans}, H, W] or [T, B, {self.in_chans}, H, W]"
+        if x.dim() not in (4, 5) or x.shape[-3] != self.in_chans:
+            raise ValueError(f"expected images or frames {shown}, got {tuple(x.shape)}; check in_chans and the data")
+        if min(x.shape) < 1:
+            raise ValueError(f"got an input of shape {tuple(x.shape)}; every size must be a multiple of 1, at least 1")
+        if T is not None and T < 1:
+            raise ValueError(f"T must be at least 1 step, got {T}; use for example 4")
+        if x.dim() == 4:
+            return x[None], T or self.T
+        x = x.transpose(0, 1) if self.batch_first else x
+        if T is not None and x.shape[0] != T:
+            raise ValueError(f"got frames of {x.shape[0]} steps and T={T}; leave T out, or check batch_first")
+        return x, 1
+
+    def _run(self, x: Tensor, repeats: int, state: State | None) -> tuple[Tensor, State]:
+        of_stages, of_head = state or (None, None)
+        states = []  # State of each stage
+        checkpointing = self.grad_checkpointing and self.training and torch.is_grad_enabled()
+        for i, stage in enumerate(self.stages):
+            x, of_stage = stage(x, of_stages and of_stages[i], repeats if i == 0 else 1, checkpointing)
+            states.append(of_stage)
+        if self.head_lif is not None:
+            x, of_head = self.head_lif(x, of_head)
+        return x, (tuple(states), of_head)
+
+    # --- the interface that timm's models have ------------------------------------------------------------------------
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier; 0 classes leave the averages as they are. The one way of pooling is "avg"."""
+        if global_pool not in (None, "avg"):
+            raise ValueError(f"global_pool={global_pool!r} is not offered; use 'avg'")
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        if isinstance(self.head, nn.Linear):
+            nn.init.trunc_normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.bias)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters with more than one axis that decay should spare: there are none."""
+        return set()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns that sort parameters into a stem and layers, for rates that differ by depth."""
+        stem = r"^stages\.0\.embed"
+        if coarse:
+            return {"stem": stem, "blocks": [(r"^stages\.(\d+)", None), (r"^head", (99999,))]}
+        return {
+            "stem": stem,
+            "blocks": [
+                (r"^stages\.(\d+)\.embed", None),
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^head", (99999,)),
+            ],
+        }
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Training keeps only the input of each block and computes the rest again in the backward pass."""
+        self.grad_checkpointing = enable
+
+    def set_input_size(self, img_size: int | tuple[int, int] | None = None, patch_size: int | None = None) -> None:
+        """Any height and width work as they are; this only records the size. The patch size cannot be changed."""
+        if patch_size is not None:
+            raise ValueError(f"patch_size={patch_size}: the reduction belongs to layout={self.layout!r}")
+        if img_size is not None:
+            height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+            if height < 1 or width < 1:
+                raise ValueError(f"img_size must be a multiple of 1, at least 1, got {img_size}")
+            self.pretrained_cfg["input_size"] = (self.in_chans, height, width)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: Literal["NCHW"] = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """(features, [map of each chosen stage, mean over T, [B, D_i, H_i, W_i]]). `indices`: stages, or the last n."""
+        if output_fmt != "NCHW" or norm:
+            raise ValueError(f"got output_fmt={output_fmt!r}, norm={norm}; maps come as 'NCHW', there is no final norm")
+        n = len(self.stages)
+        chosen = range(n) if indices is None else range(n - indices, n) if isinstance(indices, int) else indices
+        wanted = [i % n if -n <= i < n else _no_stage(i, n) for i in chosen]
+        x, repeats = self._frames(x, None)
+        maps: dict[int, Tensor] = {}  # stage -> map
+        for i, stage in enumerate(self.stages):
+            x, _ = stage(x, None, repeats if i == 0 else 1)
+            if i in wanted:
+                maps[i] = x.mean(0)
+            if stop_early and i >= max(wanted):
+                break
+        intermediates = [maps[i] for i in wanted]
+        if intermediates_only:
+            return intermediates
+        return (self.head_lif(x)[0] if self.head_lif is not None else x), intermediates
+
+
+def _no_stage(index: int, n: int) -> int:
+    raise ValueError(f"index {index} is no stage of this model; use 0 to {n - 1}")
+
+
+def _check(
+    residual: str, tokenizer: str, layout: str, widths: Sequence[int], depths: Sequence[int], heads: Sequence[int],
+    kinds: Sequence[str], T: int, drop_path_rate: float,
+) -> None:  # fmt: skip
+    for name, value, choices in (
+        ("residual", residual, ("ms", "sew")), ("tokenizer", tokenizer, ("spikingformer", "cml", "speds")),
+        ("layout", layout, ("cifar", "imagenet", "dvs")),
+        *(("attention", kind, ("ssa", "qkta", "qkca")) for kind in kinds),
+    ):  # fmt: skip
+        if value not in choices:
+            raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(choices)}")
+    if not widths or len({len(widths), len(depths), len(heads), len(kinds)}) != 1:
+        raise ValueError(
+            f"got {len(widths)} widths, {len(depths)} depths, {len(heads)} heads and {len(kinds)} attentions; "
+            "give one of each for every stage"
+        )
+    if tokenizer != "speds" and len(widths) != 1:
+        raise ValueError(f"tokenizer {tokenizer!r} has one stage, got {len(widths)} widths; use 'speds' for more")
+    if tokenizer != "speds" and residual == "sew":
+        raise ValueError(f"residual 'sew' sums spikes, but tokenizer {tokenizer!r} gives real values; use 'speds'")
+    if T < 1:
+        raise ValueError(f"T must be at least 1 step, got {T}; use for example 4")
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate must lie in [0, 1), got {drop_path_rate}")
+    if drop_path_rate and residual == "sew":
+        raise ValueError(
+            f"drop_path_rate={drop_path_rate} would rescale the integer sums of residual 'sew'; use 0, or 'ms'"
+        )
