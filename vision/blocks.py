@@ -61,15 +61,17 @@ class TimeBatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
         if self.training and _recomputing.get():
-            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+            mean, var = self.running_mean.clone(), self.running_var.clone()  # type: ignore[union-attr]
+            return F.batch_norm(x, mean, var, self.weight, self.bias, True, 0.0, self.eps)
         if not self.training or repeats == 1 or self.running_var is None:
             return super().forward(x)
-        before = self.running_var.clone()
-        y = super().forward(x)
+        self.num_batches_tracked.add_(1)  # type: ignore[operator]
         momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)  # type: ignore[arg-type]
+        once = self.running_var.clone()
+        y = F.batch_norm(x, self.running_mean, once, self.weight, self.bias, True, momentum, self.eps)
         n = x.numel() // x.shape[1]
-        kept = (1 - momentum) * before
-        self.running_var.copy_(kept + (self.running_var - kept) * (repeats * (n - 1) / (repeats * n - 1)))
+        kept = (1 - momentum) * self.running_var
+        self.running_var.copy_(kept + (once - kept) * (repeats * (n - 1) / (repeats * n - 1)))
         return y
 
 

@@ -1,16 +1,17 @@
-"""One spiking vision transformer: tokenizer x stages x residual x attention gives Spikingformer, CML, QKFormer, MS-QKFormer.
+"""Spikingformer, CML, QKFormer and MS-QKFormer as one model: tokenizer x stages x residual x attention.
 
     images [B, C, H, W]                one picture, shown for `T` steps; the encoder sees it once
     frames [T, B, C, H, W]             events in time bins ([B, T, C, H, W] with batch_first)
     features [T, B, D, H', W']         logits [B, K] = Linear(mean over T of mean over H', W')
 
 A result never depends on what else is in the batch: no neuron runs over anything but time. Published sizes are in
-`variants`; training and data are elsewhere. Sources: Spikingformer (arXiv 2304.11954), CML (2308.?), QKFormer
+`variants`; training and data are elsewhere. Sources: Spikingformer (arXiv 2304.11954), CML (2308.06582), QKFormer
 (2403.16552). Departures from released code: no layer that is never used, shapes computed and not assumed, any height
 and width, the last neurons of an attention look back within their own sample only.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -20,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from accel.spiking.functional import LIFParameters
 from accel.spiking.neuron import LIF
-from vision.blocks import Attention, Block, Residual, State, neuron, recomputing
+from vision.blocks import Block, Residual, State, neuron, recomputing
 from vision.stems import REDUCTION, SPEDS, SPEDS_REDUCTION, Layout, PlainStem, Tokenizer
 
 
@@ -41,18 +42,12 @@ class Stage(nn.Module):
             if checkpointing:
                 x, of_block = checkpoint(
                     block, x, of_blocks and of_blocks[i], use_reentrant=False,
-                    context_fn=lambda: (_as_is(), recomputing()),
+                    context_fn=lambda: (nullcontext(), recomputing()),
                 )  # fmt: skip
             else:
                 x, of_block = block(x, of_blocks and of_blocks[i])
             states.append(of_block)
         return x, (of_embed, tuple(states))
-
-
-def _as_is() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=["spiking", "vision"]):

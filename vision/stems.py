@@ -1,4 +1,4 @@
-"""From pixels or events to tokens: the tokenizer of Spikingformer, its CML form, and QKFormer's embedding with shortcut.
+"""From pixels or events to tokens: Spikingformer's tokenizer, its CML form, and QKFormer's embedding with shortcut.
 
 `layout` names the input a stem was made for; every stem takes any height and width.
 
@@ -59,11 +59,9 @@ class PlainStem(nn.Module):
 
 
 class SPEDS(nn.Module):
-    """Patch embedding of stage `index`: entry, then main path + shortcut. [T, B, n_in, H, W] -> [T, B, width, H', W']."""
+    """Patch embedding of stage `index`: entry, then main path + shortcut. [T, B, n_in, H, W] -> [T, B, width, ...]."""
 
-    def __init__(
-        self, layout: Layout, index: int, n_in: int, width: int, p: LIFParameters, residual: Residual
-    ) -> None:
+    def __init__(self, layout: Layout, index: int, n_in: int, width: int, p: LIFParameters, residual: Residual) -> None:
         super().__init__()
         if index == 0 and width % 8:
             raise ValueError(f"the first stage starts with a share of its width {width}; use a multiple of 8")

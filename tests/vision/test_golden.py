@@ -1,0 +1,110 @@
+"""The published models against the numbers of their released code: spikes, logits, gradients, running statistics."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from accel.spiking.neuron import LIF
+from tests.golden import Golden, golden_files, relative_l2
+from vision.convert import SCHEMES, Converted, convert, read_checkpoint, tensor_names, unit_names
+
+FILES = ("spikingformer_*.safetensors", "qkformer_*.safetensors")
+
+
+def build(golden: Golden) -> Converted:
+    return convert(*read_checkpoint(golden.path))
+
+
+def images(golden: Golden, name: str = "input") -> Tensor:
+    """Images [B, C, H, W] as they are; event frames come batch first and go time first."""
+    x = golden.tensors[name]
+    return x.transpose(0, 1).contiguous() if x.dim() == 5 else x
+
+
+def neuron_name(converted: Converted, released: str) -> str:
+    """Our path of a neuron that the released code calls `released`."""
+    unit = released.removesuffix("_lif")
+    names = unit_names(SCHEMES[converted.sizes.scheme], converted.sizes.depths)
+    if unit in names and not (unit.endswith(".attn.proj") and unit.startswith("block.")):
+        return f"{names[unit]}.lif"
+    block, last = unit.rsplit(".", 1)
+    ours = names[f"{block}.q"].removesuffix(".q")
+    return f"{ours}.attn_lif" if last == "attn" else f"{ours}.lif"  # a Spikingformer's proj_lif comes first
+
+
+def spikes_of(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits, and spikes per step of every neuron."""
+    counts: dict[str, Tensor] = {}
+
+    def hook(path: str):
+        return lambda m, args, out: counts.__setitem__(path, out[0].detach().flatten(1).sum(1).long())
+
+    hooks = [m.register_forward_hook(hook(path)) for path, m in model.named_modules() if isinstance(m, LIF)]
+    logits = model(x)
+    for h in hooks:
+        h.remove()
+    return logits, counts
+
+
+def assert_traces_equal(golden: Golden, prefix: str, converted: Converted, counts: dict[str, Tensor]) -> None:
+    traces = golden.under(prefix)
+    assert len(traces) == len(counts)
+    for released, expected in traces.items():
+        assert torch.equal(counts[neuron_name(converted, released)], expected), f"{golden.path.name} {released}"
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("pattern", FILES)
+def test_released_weights_give_released_spikes_and_logits(pattern: str) -> None:
+    for golden in golden_files(pattern):
+        converted = build(golden)
+        with torch.no_grad():
+            logits, counts = spikes_of(converted.model.eval(), images(golden))
+        assert_traces_equal(golden, "trace", converted, counts)
+        torch.testing.assert_close(logits, golden.tensors["logits"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("pattern", FILES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_training_step_gives_released_loss_gradients_and_statistics(pattern: str, checkpointing: bool) -> None:
+    for golden in golden_files(pattern):
+        converted = build(golden)
+        model = converted.model.train()
+        model.set_grad_checkpointing(checkpointing)
+        x = images(golden).clone().requires_grad_()
+        logits, counts = spikes_of(model, x)
+        assert_traces_equal(golden, "trace_train", converted, counts)
+        torch.testing.assert_close(logits, golden.tensors["train_logits"], atol=1e-5, rtol=0)
+        loss = F.cross_entropy(logits, golden.tensors["labels"])
+        torch.testing.assert_close(loss, golden.tensors["loss"].squeeze(), atol=1e-5, rtol=0)
+        loss.backward()
+        grad = x.grad.transpose(0, 1) if x.dim() == 5 else x.grad
+        assert relative_l2(grad, golden.tensors["grad_input"]) <= 1e-4, golden.path.name
+
+        names = tensor_names(SCHEMES[converted.sizes.scheme], converted.sizes.depths)
+        grads, zero, state = golden.under("grad"), set(golden.json("zero_grad_keys")), model.state_dict()
+        parameters = dict(model.named_parameters())
+        assert {names[key] for key in grads} == set(parameters)
+        largest = max(float(g.norm()) for g in grads.values())
+        for released, expected in grads.items():
+            ours = parameters[names[released]].grad
+            if released in zero:
+                assert float(ours.abs().max()) <= 1e-6 * largest, f"{golden.path.name} {released}"
+            else:
+                assert relative_l2(ours.reshape(expected.shape), expected) <= 1e-4, f"{golden.path.name} {released}"
+        for released, expected in golden.under("train_state").items():
+            torch.testing.assert_close(state[names[released]], expected, rtol=1e-5, atol=1e-6, msg=released)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("pattern", FILES)
+def test_samples_of_one_batch_give_what_each_gives_alone(pattern: str) -> None:
+    for golden in golden_files(pattern):
+        if "eval_batch_input" not in golden.tensors:
+            continue
+        model = build(golden).model.eval()
+        with torch.no_grad():
+            logits = model(images(golden, "eval_batch_input"))
+        torch.testing.assert_close(logits, golden.tensors["eval_batch_logits"], atol=1e-5, rtol=0)
