@@ -162,7 +162,8 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 
 
 def _autocasting(x: Tensor) -> bool:
-    return torch.is_autocast_enabled(x.device.type)
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 class SpikingAttention(nn.Module):

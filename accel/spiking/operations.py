@@ -34,12 +34,20 @@ class Connections:
 
     path: str
     integer: bool = True  # so far every input was a whole number
+    binary: bool = True  # so far every input was 0 or 1
+    inputs: int = 0
+    nonzero: int = 0  # inputs that were not 0
     events: float = 0.0  # sum of |x| * synapses in range
     active: float = 0.0  # non-zero inputs * synapses in range
     synapses: float = 0.0  # inputs * synapses in range
     dense: float = 0.0  # inputs * weights in range, those that are 0 included
     largest: float = 0.0  # largest |x|
     outputs: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Share of inputs that were not 0."""
+        return self.nonzero / self.inputs if self.inputs else 0.0
 
     @property
     def ac(self) -> float:
@@ -111,6 +119,9 @@ class OperationCounter:
             found = self.connections.setdefault(path, Connections(path=path))
             magnitude, active, every = x.abs(), (x != 0).double(), torch.ones_like(x)
             found.integer &= bool((x == x.round()).all())
+            found.binary &= bool(((x == 0) | (x == 1)).all())
+            found.inputs += x.numel()
+            found.nonzero += int(x.count_nonzero())
             found.events += _meet(layer, magnitude, present)
             found.active += _meet(layer, active, present)
             found.synapses += _meet(layer, every, present)
