@@ -65,7 +65,7 @@ class TimeBatchNorm(nn.BatchNorm2d):
             return F.batch_norm(x, mean, var, self.weight, self.bias, True, 0.0, self.eps)
         if not self.training or repeats == 1 or self.running_var is None:
             return super().forward(x)
-        self.num_batches_tracked.add_(1)  # type: ignore[operator]
+        self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)  # type: ignore[arg-type]
         once = self.running_var.clone()
         y = F.batch_norm(x, self.running_mean, once, self.weight, self.bias, True, momentum, self.eps)

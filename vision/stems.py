@@ -67,7 +67,8 @@ class SPEDS(nn.Module):
             raise ValueError(f"the first stage starts with a share of its width {width}; use a multiple of 8")
         ms = residual == "ms"
         before, after, stride = FIRST_SPEDS[layout] if index == 0 else ((), LATER_SPEDS[layout], 2)
-        entry, main = [], []  # SpikingConv
+        entry: list[SpikingConv] = []
+        main: list[SpikingConv] = []
         for share, pooled in before:
             fires: Literal["before", "after", "never"] = ("before" if entry else "never") if ms else "after"
             n_out = int(share * width)
