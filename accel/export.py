@@ -1,54 +1,30 @@
-"""A trained model becomes a program and a workload: what it computes, op by op, with densities measured on real data.
+"""A model becomes a program and a workload: what it computes, op by op, with densities measured on real data.
 
 `torch.export` traces the model once; a neuron is one node for any number of steps. The program is then run node by node
 on real batches. Every node that touches data becomes a `Layer` or, when no rule knows it, an entry in `unsupported`:
 nothing is guessed. Backward and weight-gradient work follows from the forward shapes; no backward graph is traced.
 
-The house's convention is assumed: the first input is time first, [T, B, ...].
+Any module whose operations are in `export_table` goes this way, `export_rules` says how each is read. The house's
+convention is time first, [T, B, ...]; a model without time steps is exported with `time_first=False` and has T = 1.
 """
 
 import io
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-import accel.spiking.ops  # noqa: F401, registers spikeloom::lif and ::plif
-from accel.spiking.surrogate import Rectangular, from_code
-from accel.trainer.workload import Density, InputKind, Layer, Neuron, Unsupported, Workload
+from accel.export_rules import Call, Operand, rule_for
+from accel.export_table import BOOKKEEPING, VIEWS
+from accel.trainer.workload import Density, InputKind, Layer, Unsupported, Workload
 
-aten, ops = torch.ops.aten, torch.ops
-
-# Reshapes move no data that a chip would pay for.
-VIEWS = frozenset({
-    aten.view.default, aten.reshape.default, aten.permute.default, aten.transpose.int, aten.t.default,
-    aten.flatten.using_ints, aten.unflatten.int, aten.squeeze.dim, aten.squeeze.default, aten.unsqueeze.default,
-    aten.select.int, aten.slice.Tensor, aten.split.Tensor, aten.chunk.default, aten.contiguous.default,
-    aten.expand.default, aten.detach.default, aten.alias.default, aten.unbind.int, aten.to.dtype,
-    aten._to_copy.default, aten.numpy_T.default, aten.movedim.int,
-})  # fmt: skip
-# Operations on every element; a dropout that is switched off, a copy and a concatenation count as one each.
-ELEMENTWISE = frozenset({
-    aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.relu.default,
-    aten.gelu.default, aten.sigmoid.default, aten.tanh.default, aten.softmax.int, aten.log_softmax.int,
-    aten.where.self, aten.where.ScalarOther, aten.mean.dim, aten.sum.dim_IntList, aten.dropout.default,
-    aten.stack.default, aten.cat.default, aten.clone.default, aten.max_pool2d.default, aten.avg_pool2d.default,
-    aten.adaptive_avg_pool2d.default, aten.masked_fill.Scalar, aten.pow.Tensor_Scalar, aten.exp.default,
-    aten.abs.default, aten.clamp.default, aten.pad.default,
-})  # fmt: skip
-CONVOLUTIONS = frozenset({aten.conv1d.default, aten.conv2d.default, aten.conv1d.padding, aten.conv2d.padding})
-PRODUCTS = frozenset({aten.matmul.default, aten.mm.default, aten.bmm.default})
-NORMS = frozenset({aten.batch_norm.default, aten.layer_norm.default})
-NEURONS = frozenset({ops.spikeloom.lif.default, ops.spikeloom.plif.default})
-# Sizes, bounds and fresh constants (a neuron's first membrane): nothing flows through them.
-BOOKKEEPING = frozenset({
-    operator.getitem, aten.sym_size.int, aten._assert_tensor_metadata.default, aten._assert_scalar.default,
-    aten.full_like.default, aten.zeros_like.default, aten.ones_like.default, aten.new_zeros.default,
-    aten.new_full.default,
-})  # fmt: skip
+Batch = Tensor | tuple[Tensor, ...]  # the arguments of one call
+TILE = 16  # lanes of an array among which the busiest is looked for
+LARGEST_INTEGER = 255  # inputs 0, 1, ... up to this are bit planes; anything else counts as real
 
 
 class UnsupportedOpError(ValueError):
@@ -69,45 +45,81 @@ class Exported:
 
 
 def export(
-    model: nn.Module, batches: Sequence[Tensor], *, name: str, source: dict[str, str], strict: bool = True
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    name: str,
+    source: dict[str, str],
+    strict: bool = True,
+    time_first: bool = True,
 ) -> Exported:
-    """Trace `model` in evaluation mode and measure it on `batches`, tensors [T, B, ...] of one shape.
+    """Trace `model` in evaluation mode and measure it on `batches`: tensors, or tuples of them, of one shape each.
 
-    T and B stay symbolic in the program. `source` describes the data in the workload. Raises UnsupportedOpError in
-    strict mode; otherwise unknown operations are listed in `workload.unsupported`.
+    The first tensor is [T, B, ...], or [B, ...] without `time_first`. T and B stay symbolic in the program wherever the
+    model leaves them open. `source` describes the data in the workload. Raises UnsupportedOpError in strict mode;
+    otherwise unknown operations are listed in `workload.unsupported`.
     """
-    if not batches or len({b.shape for b in batches}) != 1:
-        raise ValueError(f"export needs batches of one shape, got {[tuple(b.shape) for b in batches]}; crop them alike")
-    shape = {0: torch.export.Dim("time", min=2), 1: torch.export.Dim("batch", min=2)}
+    calls = _calls(batches)
+    symbolic = range(2 if time_first else 1)
+    shapes = tuple({axis: torch.export.Dim.AUTO for axis in symbolic if axis < x.dim()} for x in calls[0])
     was_training = model.training
     with torch.no_grad():
-        program = torch.export.export(model.eval(), (batches[0],), dynamic_shapes=(shape,))
+        program = torch.export.export(model.eval(), calls[0], dynamic_shapes=shapes)
     model.train(was_training)
-    return Exported(program=program, workload=measure(program, batches, name=name, source=source, strict=strict))
+    workload = measure(program, batches, name=name, source=source, strict=strict, time_first=time_first)
+    return Exported(program=program, workload=workload)
 
 
 def measure(
-    program: torch.export.ExportedProgram, batches: Sequence[Tensor], *, name: str, source: dict[str, str], strict: bool
+    program: torch.export.ExportedProgram | str | Path,
+    batches: Sequence[Batch],
+    *,
+    name: str,
+    source: dict[str, str],
+    strict: bool = True,
+    time_first: bool = True,
 ) -> Workload:
-    """Run an exported program node by node on real batches and write down what it computed."""
-    observer = _Observer(program.module())
+    """Run an exported program, or the file of one, node by node on real batches and write down what it computed."""
+    if isinstance(program, str | Path):
+        program = torch.export.load(program)
+    calls = _calls(batches)
+    steps = calls[0][0].shape[0] if time_first else 1
+    batch_size = calls[0][0].shape[1 if time_first else 0]
+    observer = _Observer(program.module(), steps, batch_size)
     with torch.no_grad():
-        for batch in batches:
-            observer.observe(batch)
+        for call in calls:
+            observer.run(*call)
     unsupported = tuple(observer.unsupported.values())
     if unsupported and strict:
         listed = ", ".join(f"{u.op} at {u.path}" for u in unsupported)
         raise UnsupportedOpError(
             f"{len(unsupported)} operations have no rule: {listed}; replace them, or use strict=false to list them"
         )
-    steps, batch_size = batches[0].shape[:2]
     return Workload(
-        model_name=name, time_steps=steps, batch_size=batch_size, dtype=str(batches[0].dtype).removeprefix("torch."),
-        layers=observer.layers(), unsupported=unsupported, source={"torch": torch.__version__, **source},
+        model_name=name, time_steps=steps, batch_size=batch_size,
+        dtype=str(calls[0][0].dtype).removeprefix("torch."), layers=observer.layers(), unsupported=unsupported,
+        source={"torch": torch.__version__, **source},
     )  # fmt: skip
 
 
+def _calls(batches: Sequence[Batch]) -> list[tuple[Tensor, ...]]:
+    calls = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
+    shapes = [tuple(tuple(x.shape) for x in call) for call in calls]
+    if not calls or len(set(shapes)) != 1:
+        raise ValueError(f"export needs batches of one shape, got {shapes}; crop them alike")
+    return calls
+
+
 # --- running node by node -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """Fraction of non-zeros of one operand in one batch; `busiest` as in `Density`."""
+
+    mean: float
+    per_step: tuple[float, ...]
+    busiest: float | None
 
 
 @dataclass
@@ -115,36 +127,45 @@ class _Seen:
     """One data-touching node: how to make its Layer, and what was measured on each batch."""
 
     describe: dict[str, Any]
-    densities: dict[str, list[tuple[float, tuple[float, ...]]]] = field(default_factory=dict)  # name -> per batch
-    kinds: set[InputKind] = field(default_factory=set)
+    densities: dict[str, list[_Measured]] = field(default_factory=dict)  # name -> per batch
+    kind: InputKind | None = None  # the widest of all batches
+    largest: int = 0  # of an integer input
+    weight_kind: InputKind | None = None  # of the second factor of a product of activations
+    weight_largest: int = 0
 
 
 class _Observer(fx.Interpreter):
     """Interprets the program and measures operands on the way. `layers()` gives the result in program order."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, steps: int, batch: int) -> None:
         super().__init__(module)
+        self.steps: int = steps
+        self.batch: int = batch
         self.seen: dict[fx.Node, _Seen] = {}
         self.unsupported: dict[fx.Node, Unsupported] = {}
         self.paths: dict[fx.Node, str] = {}
         self.producers: dict[fx.Node, tuple[str, ...]] = {}  # layer paths whose data a node carries; none: a constant
         self.data: set[fx.Node] = set()  # nodes whose value depends on the model's input
-
-    def observe(self, batch: Tensor) -> None:
-        self.steps, self.batch = batch.shape[:2]
-        self.run(batch)
+        self.trained: set[fx.Node] = set()  # nodes that depend on a trained parameter, and not on the input
+        self.owners: dict[tuple[int, int], fx.Node] = {}  # (address, size) of a weight -> the first node that uses it
 
     def run_node(self, n: fx.Node) -> Any:
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        before = [a.clone() if isinstance(a, Tensor) and _in_place(n) else a for a in args]
         result = super().run_node(n)
         touched = [i for i in n.all_input_nodes if i in self.data]
         if n.op == "placeholder":
             self.data.add(n)
             self.producers[n] = ()
         elif n.op == "call_function" and touched:
-            self._record(n, result, touched)
+            self._record(n, result, touched, before, kwargs)
+        elif (n.op == "get_attr" and getattr(result, "requires_grad", False)) or self.trained.intersection(
+            n.all_input_nodes
+        ):
+            self.trained.add(n)
         return result
 
-    def _record(self, n: fx.Node, result: Any, touched: list[fx.Node]) -> None:
+    def _record(self, n: fx.Node, result: Any, touched: list[fx.Node], args: Sequence[Any], kwargs: Any) -> None:
         behind = tuple(dict.fromkeys(p for i in touched for p in self.producers[i]))
         if n.target in BOOKKEEPING or not isinstance(result, Tensor | tuple | list):
             if n.target is operator.getitem:
@@ -157,18 +178,37 @@ class _Observer(fx.Interpreter):
             return
         path = self.paths.setdefault(n, self._path(n))
         self.producers[n] = (path,)
-        rule = _rule(n.target)
+        rule = rule_for(n.target)
         if rule is None:
             elements = sum(t.numel() for t in (result if isinstance(result, tuple | list) else [result]))
             self.unsupported[n] = Unsupported(path=path, op=str(n.target), elements=elements)
             return
-        args = [self.env[a] if isinstance(a, fx.Node) else a for a in n.args]
-        describe, operands = rule(args, n.kwargs, result, self.steps, self.batch)
+        constant = frozenset(i for i, a in enumerate(n.args) if isinstance(a, fx.Node) and a not in self.data)
+        call = Call(
+            args=args, kwargs=dict(kwargs), out=result, steps=self.steps, batch=self.batch, constant=constant,
+            trained=frozenset(i for i in constant if n.args[i] in self.trained),
+        )  # fmt: skip
+        describe, operands = rule(call)
+        self._count_once(n, describe, call)
         seen = self.seen.setdefault(n, _Seen({"path": path, "op": str(n.target), "inputs": behind, **describe}))
-        for name, tensor in operands.items():
-            seen.densities.setdefault(name, []).append(_density(tensor, self.steps, self.batch))
+        for name, operand in operands.items():
+            time = name != "density_weight" or describe["kind"] == "gemm_activation"
+            seen.densities.setdefault(name, []).append(_measured(operand, self.steps, self.batch, time))
         if "density_input" in operands:
-            seen.kinds.add(_kind(operands["density_input"]))
+            seen.kind, seen.largest = _wider(seen.kind, seen.largest, operands["density_input"].tensor)
+        if describe["kind"] == "gemm_activation":
+            second = operands["density_weight"].tensor
+            seen.weight_kind, seen.weight_largest = _wider(seen.weight_kind, seen.weight_largest, second)
+
+    def _count_once(self, n: fx.Node, describe: dict[str, Any], call: Call) -> None:
+        """Weights that are frozen are no parameters, and those of two layers (tied) are parameters of the first."""
+        if not call.trained and describe.get("parameters"):
+            describe["parameters"] = 0
+            if describe["kind"] == "gemm_weight":
+                describe["macs_weight_gradient"] = 0
+        for weight in (call.args[i] for i in call.trained):
+            if isinstance(weight, Tensor) and self.owners.setdefault((weight.data_ptr(), weight.numel()), n) is not n:
+                describe["parameters"] = max(0, describe.get("parameters", 0) - weight.numel())
 
     def _path(self, n: fx.Node) -> str:
         """Module path of a node. An operation in a parent's own forward gets its node name appended."""
@@ -184,171 +224,73 @@ class _Observer(fx.Interpreter):
             for producer in seen.describe["inputs"]:
                 consumers.setdefault(producer, []).append(seen.describe["path"])
         made = []  # Layer
-        first_gemm = True
+        learns: set[str] = set()  # paths whose output depends on something that is trained
         for seen in self.seen.values():
             fields = dict(seen.describe)
-            if fields["kind"] == "gemm_weight" and first_gemm:
-                fields["macs_backward"] = 0  # nothing in front of the first layer waits for a gradient
-                first_gemm = False
-            kind: InputKind = (
-                "binary"
-                if seen.kinds == {"binary"}
-                else "ternary"
-                if "real" not in seen.kinds and seen.kinds
-                else "real"
-            )
-            fields["input_kind"] = kind
-            fields["input_bits"] = {"binary": 1, "ternary": 2, "real": 16}[kind]
+            behind = learns.intersection(fields["inputs"])
+            if fields["kind"] == "gemm_weight" and not behind:
+                fields["macs_backward"] = 0  # nothing in front of this layer waits for a gradient
+            if behind or fields.get("parameters"):
+                learns.add(fields["path"])
+            fields["input_kind"] = seen.kind or "real"
+            fields["input_bits"] = _bits(seen.kind or "real", seen.largest)
+            if seen.weight_kind is not None:
+                fields["weight_bits"] = _bits(seen.weight_kind, seen.weight_largest)
             fields["outputs"] = tuple(dict.fromkeys(consumers.get(fields["path"], ())))
-            for name, measured in seen.densities.items():
-                means = [mean for mean, _ in measured]
-                steps = zip(*(per_step for _, per_step in measured), strict=True)
-                fields[name] = Density(
-                    mean=sum(means) / len(means), min=min(means), max=max(means),
-                    per_step=tuple(sum(s) / len(s) for s in steps),
-                )  # fmt: skip
+            fields |= {name: _over_batches(measured) for name, measured in seen.densities.items()}
             made.append(Layer(**fields))
         return tuple(made)
 
 
-def _density(tensor: Tensor, steps: int, batch: int) -> tuple[float, tuple[float, ...]]:
-    """Fraction of non-zeros, whole and (where the tensor is laid out time first) per step."""
-    nonzero = (tensor != 0).double()
-    rows = tensor.shape[0] if tensor.dim() else 0
-    per_step = nonzero.reshape(steps, -1).mean(1).tolist() if rows in (steps, steps * batch) else []
-    return float(nonzero.mean()), tuple(per_step)
+def _in_place(n: fx.Node) -> bool:
+    name = getattr(getattr(n.target, "overloadpacket", None), "__name__", "")
+    return name.endswith("_") and not name.startswith("_")
 
 
-def _kind(tensor: Tensor) -> InputKind:
-    magnitude = tensor.abs()
-    if not bool(((magnitude == 0) | (magnitude == 1)).all()):
-        return "real"
-    return "ternary" if bool((tensor < 0).any()) else "binary"
-
-
-# --- rules: node -> shape of its layer, and the operands to measure -----------------------------------------------
-
-Rule = Callable[[list[Any], dict[str, Any], Any, int, int], tuple[dict[str, Any], dict[str, Tensor]]]
-
-
-def _rule(target: Any) -> Rule | None:
-    if target is aten.linear.default:
-        return _linear
-    for family, rule in (
-        (CONVOLUTIONS, _convolution),
-        (PRODUCTS, _product),
-        (NEURONS, _neuron),
-        (NORMS, _norm),
-        (ELEMENTWISE, _elementwise),
-    ):
-        if target in family:
-            return rule
-    return None
-
-
-def _gemm(macs: int, weight: Tensor, bias: Tensor | None) -> dict[str, Any]:
-    return {
-        "kind": "gemm_weight", "macs_forward": macs, "macs_backward": macs, "macs_weight_gradient": macs,
-        "parameters": weight.numel() + (0 if bias is None else bias.numel()),
-    }  # fmt: skip
-
-
-def _argument(args: list[Any], index: int, default: Any) -> Any:
-    return args[index] if len(args) > index else default
-
-
-def _linear(
-    args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    x, weight, bias = args[0], args[1], _argument(args, 2, None)
-    n_out, n_in = weight.shape
-    images = steps * batch
-    shape = {"time_steps": steps, "batch_size": batch, "tokens": out.numel() // (n_out * images)}
-    return (
-        {**_gemm(out.numel() * n_in, weight, bias), **shape, "in_channels": n_in, "out_channels": n_out},
-        {"density_input": x, "density_weight": weight},
-    )
-
-
-def _convolution(
-    args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    x, weight, bias = args[0], args[1], _argument(args, 2, None)
-    groups = _argument(args, 6, 1)
-    n_out, per_group, *kernel = weight.shape
-    macs = out.numel() * weight[0].numel()
-    pair = lambda v: (1, *v) if len(v) == 1 else tuple(v)  # noqa: E731
-    shape = {"in_channels": per_group * groups, "out_channels": n_out, "groups": groups, "kernel": pair(tuple(kernel))}
-    shape |= {"time_steps": steps, "batch_size": batch}
-    if weight.dim() == 3 and x.shape[0] == batch:  # over time: every step is one position that reads `kernel` steps
-        return {**_gemm(macs, weight, bias), **shape}, {"density_input": x.permute(2, 0, 1), "density_weight": weight}
-    sizes = lambda t: (1, t.shape[2]) if t.dim() == 3 else tuple(t.shape[2:])  # noqa: E731
-    (shape["in_height"], shape["in_width"]), (shape["out_height"], shape["out_width"]) = sizes(x), sizes(out)
-    padding = _argument(args, 4, [0] * len(kernel))
-    shape["stride"] = pair(tuple(_argument(args, 3, [1] * len(kernel))))
-    if not isinstance(padding, str):
-        shape["padding"] = tuple(padding) if len(padding) == 2 else (0, *padding)
-    return {**_gemm(macs, weight, bias), **shape}, {"density_input": x, "density_weight": weight}
-
-
-def _product(
-    args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """a [..., M, K] @ b [..., K, N]; the axis of length T among M and K is time."""
-    a, b = args
-    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    groups = max(1, out.numel() // (m * n) // batch)
-    rows, columns, tokens = (k, n, 1) if m == steps else (m, n, 1) if k == steps else (k, n, m)
-    timed = steps if steps in (m, k) else 1
-    macs = out.numel() * k
-    return {
-        "kind": "gemm_activation", "in_channels": rows * groups, "out_channels": columns * groups, "groups": groups,
-        "time_steps": timed, "batch_size": batch, "tokens": tokens,
-        "macs_forward": macs, "macs_backward": 2 * macs, "macs_weight_gradient": 0,
-    }, {"density_input": a}  # fmt: skip
-
-
-def _neuron(
-    args: list[Any], kwargs: dict[str, Any], out: tuple[Tensor, Tensor], steps: int, batch: int
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    x, _, tau, decay_input, threshold, v_reset, detach, code, parameter = args
-    tau = float(tau)
-    surrogate = from_code(code, parameter)
-    neuron = Neuron(
-        decay=1 - 1 / tau, input_gain=1 / tau if decay_input else 1.0, threshold=threshold, v_reset=v_reset or 0.0,
-        reset="soft" if v_reset is None else "hard", detach_reset=detach, surrogate=repr(surrogate),
-        half_width=surrogate.half_width if isinstance(surrogate, Rectangular) else None,
+def _over_batches(measured: Sequence[_Measured]) -> Density:
+    means = [m.mean for m in measured]
+    steps = zip(*(m.per_step for m in measured), strict=True)
+    busiest = [m.busiest for m in measured if m.busiest is not None]
+    return Density(
+        mean=sum(means) / len(means), min=min(means), max=max(means),
+        per_step=tuple(sum(s) / len(s) for s in steps),
+        busiest=sum(busiest) / len(busiest) if busiest else None,
     )  # fmt: skip
-    return {**_per_element("neuron", out[0], steps, batch), "neuron": neuron}, {
-        "density_input": x,
-        "density_spike": out[0],
-    }
 
 
-def _norm(
-    args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    learned = [a for a in args[1:3] if isinstance(a, Tensor)]
-    channels = learned[0].numel() if learned else out.shape[-1]
-    shape = {
-        "kind": "norm",
-        "in_channels": channels,
-        "out_channels": channels,
-        "time_steps": steps,
-        "batch_size": batch,
-        "tokens": max(1, out.numel() // (channels * steps * batch)),
-        "parameters": sum(p.numel() for p in learned),
-    }
-    return shape, {"density_input": args[0]}
+def _measured(operand: Operand, steps: int, batch: int, time: bool) -> _Measured:
+    """Fraction of non-zeros: whole, per step (where the tensor is laid out time first), and of the busiest lane.
+
+    A tile is 16 neighbouring lanes of one image, over all its steps and positions.
+    """
+    nonzero = operand.tensor != 0
+    rows = nonzero.shape[0] if nonzero.dim() else 0
+    first = time and rows in (steps, steps * batch)
+    per_step = nonzero.reshape(steps, -1).double().mean(1).tolist() if first else []
+    busiest = None
+    if operand.lanes is not None and nonzero.dim():
+        lanes = nonzero.movedim(operand.lanes, -1)  # [..., L]
+        images = batch if first and lanes.numel() // lanes.shape[-1] % (steps * batch) == 0 else 1
+        streams = lanes.reshape(steps if images > 1 else 1, images, -1, lanes.shape[-1]).float().mean((0, 2))
+        padded = torch.nn.functional.pad(streams, (0, -streams.shape[-1] % TILE))
+        busiest = float(padded.unflatten(-1, (-1, TILE)).amax(-1).mean())
+    return _Measured(mean=float(nonzero.double().mean()), per_step=tuple(per_step), busiest=busiest)
 
 
-def _elementwise(
-    args: list[Any], kwargs: dict[str, Any], out: Tensor, steps: int, batch: int
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    tensors = [a for a in args if isinstance(a, Tensor)]
-    return _per_element("elementwise", out, steps, batch), {"density_input": tensors[0]} if tensors else {}
+_WIDTH: tuple[InputKind, ...] = ("binary", "ternary", "integer", "real")
 
 
-def _per_element(kind: str, out: Tensor, steps: int, batch: int) -> dict[str, Any]:
-    channels = max(1, -(-out.numel() // (steps * batch)))
-    return {"kind": kind, "in_channels": channels, "out_channels": channels, "time_steps": steps, "batch_size": batch}
+def _wider(kind: InputKind | None, largest: int, tensor: Tensor) -> tuple[InputKind, int]:
+    """The kind that holds what was seen so far and `tensor`, and the largest integer in it."""
+    low, high = (float(v) for v in tensor.aminmax()) if tensor.numel() else (0.0, 0.0)
+    if not bool((tensor == tensor.round()).all()) or high > LARGEST_INTEGER or low < -1 or (low < 0 and high > 1):
+        new: InputKind = "real"
+    else:
+        new = "ternary" if low < 0 else "binary" if high <= 1 else "integer"
+    if {kind, new} == {"ternary", "integer"}:
+        return "real", 0
+    return max(kind or new, new, key=_WIDTH.index), max(largest, int(high) if new != "real" else 0)
+
+
+def _bits(kind: InputKind, largest: int) -> int:
+    return {"binary": 1, "ternary": 2, "integer": max(2, largest.bit_length()), "real": 16}[kind]

@@ -15,6 +15,10 @@ Counting rules, used by every reader of this file:
   gradient, frozen weights).
 - A convolution over the TIME axis has kernel (1, k), in/out height and width 1, tokens 1 and time_steps T: each time
   step is one output position that reads k input steps.
+- An `input_kind` of integer means whole numbers 0, 1, 2, ... (a residual stream that adds spikes): `input_bits` bit
+  planes of spikes. Its density is the fraction of non-zero numbers, as everywhere.
+- `density_du` is the density of the gradient that arrives at this layer's output: dL/dx for a product, dL/ds for a
+  neuron. It takes a backward pass on real tensors; None (not measured) is treated as 1.
 - `gemm_activation` multiplies two activations, one matrix per group (head): its loop nest is read as `tokens` rows
   times an (in_channels / groups) x (out_channels / groups) matrix in each group, and `macs_forward` says how many such
   products there are, so a fused attention of two products is one layer with twice the MACs.
@@ -25,7 +29,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,7 +40,7 @@ SCHEMA = "spikeloom.workload/1"
 REMEDY = "re-export with `spikeloom export run=DIR`"
 
 LayerKind = Literal["gemm_weight", "gemm_activation", "neuron", "norm", "elementwise", "gather", "view"]
-InputKind = Literal["binary", "ternary", "real"]
+InputKind = Literal["binary", "ternary", "integer", "real"]
 
 _SIZES = (
     "in_channels", "out_channels", "groups", "in_height", "in_width", "out_height", "out_width",
@@ -54,17 +58,24 @@ class WorkloadError(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class Density:
     """Fraction of non-zero entries of a tensor, in [0, 1], over the measured batches; `per_step` has one mean per
-    time step (empty when it was not resolved in time)."""
+    time step (empty when it was not resolved in time).
+
+    `busiest` is the mean, over tiles of 16 lanes (channels), of the density of the fullest lane: what an array that
+    skips zeros waits for. None says that it was not measured; a reader then draws masks of the density `mean`.
+    """
 
     mean: float
     min: float
     max: float
     per_step: tuple[float, ...] = ()
+    busiest: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("mean", self.mean), ("min", self.min), ("max", self.max), *_numbered(self.per_step)):
             if not _is_number(value) or not 0 <= value <= 1:
                 raise WorkloadError(f"{name} is {value!r}; a density is a number in [0, 1]")
+        if self.busiest is not None and not (_is_number(self.busiest) and 0 <= self.busiest <= 1):
+            raise WorkloadError(f"busiest is {self.busiest!r}; a density is a number in [0, 1], or null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +277,7 @@ def _layer(entry: Any, index: int) -> Layer:
         values[name] = tuple(_list(values[name], f"{where}: field {name}"))
     for name in _DENSITIES:
         if values[name] is not None:
-            density = _fields(Density, values[name], f"{where}: field {name}")
+            density = _fields(Density, values[name], f"{where}: field {name}", optional=("busiest",))
             density["per_step"] = tuple(_list(density["per_step"], f"{where}: field {name}.per_step"))
             values[name] = _nested(Density, density, f"{where}: field {name}")
     if values["neuron"] is not None:
@@ -282,13 +293,14 @@ def _nested(kind: type, values: dict[str, Any], where: str) -> Any:
         raise WorkloadError(f"{where}.{error}") from error
 
 
-def _fields(kind: type, document: Any, where: str) -> dict[str, Any]:
-    """Return a copy of a JSON object after checking that it has exactly the fields of the dataclass `kind`."""
+def _fields(kind: type, document: Any, where: str, optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a copy of a JSON object after checking that it has exactly the fields of the dataclass `kind`; the
+    `optional` ones may be missing."""
     if not isinstance(document, dict):
         raise WorkloadError(f"{where} is {document!r}; a JSON object is needed")
     names = [entry.name for entry in dataclasses.fields(kind)]
     for name in names:
-        if name not in document:
+        if name not in document and name not in optional:
             raise WorkloadError(f"{where}: field {name} is missing")
     for name, value in document.items():
         if name not in names:
