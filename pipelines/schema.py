@@ -153,6 +153,8 @@ class SimulateConfig:
     workload: str = MISSING
     chip: str = "neuromc"  # name of a preset, or path of a YAML file
     out: str | None = None  # folder; default: sim/ beside the workload's folder
+    gpu: str | None = "a100_40gb"  # what to stand beside: a preset or a YAML file; null: nothing
+    counters: str | None = None  # CSV of Nsight Compute with the DRAM counters of this workload on that GPU
 
 
 @dataclass

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from accel.report import Section, Table, new_figure, palette
 from accel.trainer.baseline import PHASES
 from accel.trainer.chip import Chip
 from accel.trainer.comparison import CLAIMED, DENSITIES, Comparison, compare, over_batch, over_steps
 from accel.trainer.gpu import PRECISIONS, Gpu
-from accel.trainer.networks import spiking_resnet18, spiking_vgg16
+from accel.trainer.networks import spiking_resnet18, spiking_vgg16, spikingformer
 from accel.trainer.nsight import Counters
 from accel.trainer.workload import Workload
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 BATCHES, STEPS = (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16, 32)
 NAMES = {"fp32": "single precision", "amp_fp16": "mixed precision"}
+SHORT = {"fp32": "single", "amp_fp16": "mixed"}
 
 
 def baseline_sections(
     workload: Workload, chip: Chip, gpu: Gpu, measured: Counters | None = None
 ) -> tuple[list[Section], dict[str, object]]:
-    """Three sections (networks side by side, what the saving depends on, the rules) and the figures in them as plain
-    values. `measured` are counters of a profiler for this workload in mixed precision."""
-    networks = [workload, spiking_resnet18(), spiking_vgg16()]
+    """Networks side by side, energies, what the saving depends on and the rules, as sections and as plain values.
+
+    `measured` are counters of a profiler for this workload in mixed precision.
+    """
+    networks = [workload, spiking_resnet18(), spiking_vgg16(), spikingformer()]
     rows = [compare(network, chip, gpu) for network in networks]
     document: dict[str, object] = {
         "networks": [comparison.document() for row in rows for comparison in row],
         "claimed_dram_reduction": list(CLAIMED),
     }
-    sections = [_networks(rows, gpu), _curves(workload, chip, gpu, rows[0]), _rules(gpu, rows[0])]
+    sections = [
+        _networks(rows, gpu), _energies(rows, gpu), _curves(workload, chip, gpu, rows[0]), _rules(gpu, rows[0]),
+    ]  # fmt: skip
     if measured is not None:
         model = rows[0][PRECISIONS.index("amp_fp16")].gpu
         document["measured"] = {
@@ -46,28 +47,40 @@ def baseline_sections(
 def _networks(rows: Sequence[Sequence[Comparison]], gpu: Gpu) -> Section:
     table = [
         (
-            c.model_name, f"{c.batch_size} × {c.time_steps}", NAMES[c.precision], _size(c.chip_bytes),
+            _unbroken(c.model_name), f"{c.batch_size}×{c.time_steps}", SHORT[c.precision], _size(c.chip_bytes),
             _size(c.gpu.dram_bytes), f"{100 * c.reduction:.1f} %", f"{100 * c.reduction_without_optimizer:.1f} %",
-            f"{c.chip_energy_pj / 1e9:.3g} mJ", f"{c.gpu.dram_path_pj / 1e9:.3g} mJ", f"{c.gpu.limit_pj / 1e9:.3g} mJ",
         )
         for row in rows
         for c in row
     ]  # fmt: skip
     low, high = (f"{100 * share:.0f}" for share in CLAIMED)
     return Section(
-        title=f"Beside an {gpu.name}",
-        caption="Bytes that one training step moves to and from off-chip memory, on the chip and on the GPU. The "
-        f"authors of the chip report {low} to {high} % less against an A100 without saying how they compared. The last "
-        "three columns: energy of the step on the chip model; what the GPU spends on moving its bytes between memory "
-        "and cache alone; and its power limit over the roofline time.",
+        title=f"Off-chip traffic beside an {gpu.name}",
+        caption="Bytes that one training step moves to and from off-chip memory, on the chip and on the GPU in single "
+        f"and in mixed precision. The authors of the chip report {low} to {high} % less against an A100 without saying "
+        "how they compared. The last column leaves out the weight update, which costs both sides alike.",
+        table=Table(columns=("network", "batch × steps", "GPU", "chip", "on the GPU", "less", "no update"), rows=table),
+    )
+
+
+def _energies(rows: Sequence[Sequence[Comparison]], gpu: Gpu) -> Section:
+    table = [
+        (
+            _unbroken(c.model_name), SHORT[c.precision], _energy(c.chip_energy_pj), _energy(c.gpu.dram_device_pj),
+            _energy(c.gpu.dram_path_pj), _energy(c.gpu.limit_pj),
+        )
+        for row in rows
+        for c in row
+    ]  # fmt: skip
+    return Section(
+        title=f"Energy beside an {gpu.name}",
+        caption="Energy of the same step. The chip column is everything its model prices. The GPU columns are bounds: "
+        "what its traffic costs at the memory alone, what it costs on the whole way to the cache, and its power limit "
+        "for as long as the step takes at its peak rates.",
         table=Table(
-            columns=(
-                "network", "batch × steps", "GPU arithmetic", "chip", "GPU", "less", "less, without weight update",
-                "chip energy", "GPU DRAM energy", "GPU at its power limit",
-            ),
-            rows=table,
+            columns=("network", "GPU", "chip", "GPU, memory", "GPU, to the cache", "GPU, power limit"), rows=table
         ),
-    )  # fmt: skip
+    )
 
 
 def _curves(workload: Workload, chip: Chip, gpu: Gpu, here: Sequence[Comparison]) -> Section:
@@ -78,7 +91,8 @@ def _curves(workload: Workload, chip: Chip, gpu: Gpu, here: Sequence[Comparison]
     for index, precision in enumerate(PRECISIONS):
         colour, label = palette[index], NAMES[precision]
         for axis, values, found in ((axes[0], BATCHES, by_batch), (axes[1], STEPS, by_steps)):
-            axis.plot(values, [100 * row[index].reduction for row in found], color=colour, marker="o", ms=3, label=label)
+            saved = [100 * row[index].reduction for row in found]
+            axis.plot(values, saved, color=colour, marker="o", ms=3, label=label)
         packed = [100 * here[index].reduction_with_packed_du(density) for density in DENSITIES]
         flat = 100 * here[index].reduction_without_optimizer
         axes[2].axhline(flat, color=colour, linewidth=1.2)
@@ -91,7 +105,7 @@ def _curves(workload: Workload, chip: Chip, gpu: Gpu, here: Sequence[Comparison]
         axis.set_xticks(values, [str(v) for v in values])
         axis.minorticks_off()
     axes[0].set_ylabel("less DRAM traffic (%)")
-    axes[0].legend(frameon=False, fontsize=9)
+    axes[0].legend(frameon=False, fontsize=9, loc="lower right")
     return Section(
         title="What the saving depends on",
         caption=f"DRAM traffic that the chip saves on {workload.model_name}, against single and mixed precision on the "
@@ -137,22 +151,16 @@ def _rules(gpu: Gpu, here: Sequence[Comparison]) -> Section:
     return Section(title="How the GPU is counted", caption="Rules of the comparison.", text="\n\n".join(lines))
 
 
-def comparison_figure(rows: Sequence[Comparison]) -> Figure:
-    """Bars of DRAM bytes by network, chip beside GPU, for a page that has no room for the table."""
-    figure = new_figure(9.4, 0.8 + 0.5 * len(rows))
-    axes = figure.subplots()
-    names = [f"{c.model_name}, {NAMES[c.precision]}" for c in rows]
-    for offset, colour, label, values in (
-        (-0.2, palette[0], "chip", [c.chip_bytes / 1e6 for c in rows]),
-        (0.2, palette[1], "GPU", [c.gpu.dram_bytes / 1e6 for c in rows]),
-    ):
-        axes.barh([i + offset for i in range(len(rows))], values, height=0.38, color=colour, label=label)
-    axes.set_yticks(range(len(rows)), names)
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.set_xlabel("DRAM traffic of one training step (MB)")
-    axes.legend(frameon=False)
-    return figure
+def _unbroken(name: str) -> str:
+    return name.replace("-", "\u2011")
+
+
+def _energy(pj: float) -> str:
+    for unit in ("pJ", "nJ", "µJ", "mJ"):
+        if abs(pj) < 1000:
+            return f"{pj:.3g} {unit}"
+        pj /= 1000
+    return f"{pj:.3g} J"
 
 
 def _size(count: float) -> str:

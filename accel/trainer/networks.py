@@ -1,11 +1,13 @@
-"""Workloads of published networks from their shapes alone: S-ResNet18 and S-VGG16 for 224 x 224 images.
+"""Workloads of published networks from their shapes alone: S-ResNet18, S-VGG16, Spikingformer-8-768.
 
-Whole networks, first layer and classifier included, with a norm and spiking neurons (window surrogate, detached hard
-reset) behind every convolution and 1x1 shortcuts. Nothing is measured: densities are absent and count as 1. For a
+Whole networks for 224 x 224 images, first layer and classifier included, with a norm behind every convolution, spiking
+neurons (window surrogate, detached hard reset) and 1x1 shortcuts. Nothing is measured: densities are absent and count as 1. For a
 network of your own export it (`accel.export`), which also measures.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from accel.trainer.workload import Layer, Neuron, Workload
 
@@ -13,48 +15,48 @@ NEURON = Neuron(
     decay=0.5, input_gain=1.0, threshold=1.0, v_reset=0.0, reset="hard", detach_reset=True,
     surrogate="Rectangular(half_width=0.5)", half_width=0.5,
 )  # fmt: skip
+Paths = tuple[str, ...]
 
 
 class _Builder:
-    """Layers in the order of execution; every call returns the path of the spikes it ends in."""
+    """Layers in the order of execution; every method returns the path of what it added."""
 
     def __init__(self, time_steps: int, batch_size: int) -> None:
         self.common = {"time_steps": time_steps, "batch_size": batch_size}
+        self.images = time_steps * batch_size
         self.layers: list[Layer] = []
 
-    def block(
-        self, path: str, inputs: tuple[str, ...], n_in: int, n_out: int, size: int, kernel: int = 3, stride: int = 1
-    ) -> str:
-        """Convolution, norm and neurons; `size` is the side of the output."""
-        first = not inputs
-        weights = n_in * n_out * kernel**2
-        macs = weights * size**2 * self.common["time_steps"] * self.common["batch_size"]
-        maps = {"out_height": size, "out_width": size, **self.common}
-        conv = Layer(
-            path=path, op="aten.conv2d.default", kind="gemm_weight", in_channels=n_in, out_channels=n_out,
-            in_height=size * stride, in_width=size * stride, kernel=(kernel, kernel), stride=(stride, stride),
-            padding=(kernel // 2, kernel // 2), macs_forward=macs, macs_backward=0 if first else macs,
-            macs_weight_gradient=macs, parameters=weights, inputs=inputs, input_kind="real" if first else "binary",
-            input_bits=16 if first else 1, **maps,
-        )  # fmt: skip
-        same = {"in_channels": n_out, "out_channels": n_out, "in_height": size, "in_width": size, **maps}
-        norm = Layer(
-            path=f"{path}.norm", op="aten.batch_norm.default", kind="norm", parameters=2 * n_out, inputs=(path,), **same
-        )
-        fire = Layer(
-            path=f"{path}.lif", op="spikeloom.lif.default", kind="neuron", neuron=NEURON, inputs=(norm.path,), **same
-        )
-        self.layers += [conv, norm, fire]
-        return fire.path
+    def add(self, path: str, inputs: Paths, **fields: Any) -> str:
+        self.layers.append(Layer(path=path, inputs=inputs, **fields, **self.common))
+        return path
 
-    def linear(self, path: str, inputs: tuple[str, ...], n_in: int, n_out: int) -> None:
-        macs = n_in * n_out * self.common["time_steps"] * self.common["batch_size"]
-        self.layers.append(
-            Layer(
-                path=path, op="aten.linear.default", kind="gemm_weight", in_channels=n_in, out_channels=n_out,
-                macs_forward=macs, macs_backward=macs, macs_weight_gradient=macs, parameters=(n_in + 1) * n_out,
-                inputs=inputs, input_kind="real", input_bits=16, **self.common,
-            )
+    def conv(self, path: str, inputs: Paths, n_in: int, n_out: int, size: int, kernel: int = 3, stride: int = 1) -> str:
+        """Convolution and norm; `size` is the side of the output."""
+        first, macs = not inputs, n_in * n_out * kernel**2 * size**2 * self.images
+        conv = self.add(
+            path, inputs, op="aten.conv2d.default", kind="gemm_weight", in_channels=n_in, out_channels=n_out,
+            in_height=size * stride, in_width=size * stride, out_height=size, out_width=size, kernel=(kernel, kernel),
+            stride=(stride, stride), padding=(kernel // 2, kernel // 2), macs_forward=macs,
+            macs_backward=0 if first else macs, macs_weight_gradient=macs, parameters=n_in * n_out * kernel**2,
+            input_kind="real" if first else "binary", input_bits=16 if first else 1,
+        )  # fmt: skip
+        op = "aten.batch_norm.default"
+        return self.add(f"{path}.norm", (conv,), op=op, kind="norm", parameters=2 * n_out, **_maps(n_out, size))
+
+    def fire(self, path: str, inputs: Paths, channels: int, size: int) -> str:
+        op = "spikeloom.lif.default"
+        return self.add(f"{path}.lif", inputs, op=op, kind="neuron", neuron=NEURON, **_maps(channels, size))
+
+    def block(self, path: str, inputs: Paths, n_in: int, n_out: int, size: int, **options: int) -> str:
+        """Convolution, norm and neurons; `options` are those of `conv`."""
+        return self.fire(path, (self.conv(path, inputs, n_in, n_out, size, **options),), n_out, size)
+
+    def linear(self, path: str, inputs: Paths, n_in: int, n_out: int) -> str:
+        macs = n_in * n_out * self.images
+        return self.add(
+            path, inputs, op="aten.linear.default", kind="gemm_weight", in_channels=n_in, out_channels=n_out,
+            macs_forward=macs, macs_backward=macs, macs_weight_gradient=macs, parameters=(n_in + 1) * n_out,
+            input_kind="real", input_bits=16,
         )  # fmt: skip
 
     def workload(self, name: str) -> Workload:
@@ -64,12 +66,16 @@ class _Builder:
         )  # fmt: skip
 
 
+def _maps(channels: int, size: int) -> dict[str, int]:
+    sides = dict.fromkeys(("in_height", "in_width", "out_height", "out_width"), size)
+    return {"in_channels": channels, "out_channels": channels, **sides}
+
+
 def spiking_resnet18(time_steps: int = 4, batch_size: int = 16) -> Workload:
-    """S-ResNet18: a 7x7 stem, four stages of two blocks, 11.7 million parameters. Spikes of a block and its shortcut
-    meet in the next layer; the pooling behind the stem is not modelled, its output is 56 x 56."""
+    """S-ResNet18: a 7x7 stem, four stages of two blocks, 11.7 million parameters. Spikes of a block and of its shortcut
+    meet in the next layer; the pooling behind the stem is not modelled."""
     net = _Builder(time_steps, batch_size)
-    net.block("conv1", (), 3, 64, 112, kernel=7, stride=2)
-    behind: tuple[str, ...] = ("conv1.lif",)
+    behind: Paths = (net.block("conv1", (), 3, 64, 112, kernel=7, stride=2),)
     width = 64
     for stage, (n_out, size) in enumerate(((64, 56), (128, 28), (256, 14), (512, 7)), start=1):
         for index in range(2):
@@ -77,8 +83,7 @@ def spiking_resnet18(time_steps: int = 4, batch_size: int = 16) -> Workload:
             inner = net.block(f"{path}.conv1", behind, width, n_out, size, stride=stride)
             outer = net.block(f"{path}.conv2", (inner,), n_out, n_out, size)
             if stride > 1:
-                shortcut = net.block(f"{path}.shortcut", behind, width, n_out, size, kernel=1, stride=2)
-                behind = (outer, shortcut)
+                behind = (outer, net.block(f"{path}.shortcut", behind, width, n_out, size, kernel=1, stride=2))
             else:
                 behind = (outer, behind[0])
             width = n_out
@@ -87,9 +92,9 @@ def spiking_resnet18(time_steps: int = 4, batch_size: int = 16) -> Workload:
 
 
 def spiking_vgg16(time_steps: int = 4, batch_size: int = 16) -> Workload:
-    """S-VGG16: thirteen 3x3 convolutions and one linear classifier on pooled maps."""
+    """S-VGG16: thirteen 3x3 convolutions and one linear classifier; pools are not modelled."""
     net = _Builder(time_steps, batch_size)
-    behind: tuple[str, ...] = ()
+    behind: Paths = ()
     width, size = 3, 224
     for stage, (n_out, times) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
         for index in range(1, times + 1):
@@ -98,3 +103,34 @@ def spiking_vgg16(time_steps: int = 4, batch_size: int = 16) -> Workload:
         size //= 2
     net.linear("fc", behind, 512, 1000)
     return net.workload("S-VGG16")
+
+
+def spikingformer(time_steps: int = 4, batch_size: int = 16, *, depth: int = 8, width: int = 768) -> Workload:
+    """Spikingformer (arXiv 2304.11954): a tokenizer of five convolutions down to 14 x 14 tokens, then `depth` blocks of
+    spiking self-attention with heads of 64 channels and an MLP of ratio 4. Neurons stand in front of convolutions."""
+    net = _Builder(time_steps, batch_size)
+    stream = net.conv("stem.0", (), 3, width // 8, 224)
+    n_in, size = width // 8, 224
+    for index, n_out in enumerate((width // 4, width // 2, width, width), start=1):
+        fired = net.fire(f"stem.{index}", (stream,), n_in, size)
+        size //= 2  # the spikes are pooled
+        stream, n_in = net.conv(f"stem.{index}", (fired,), n_in, n_out, size), n_out
+    heads, macs = width // 64, 2 * width * 64 * size**2 * net.images
+    streams: Paths = (stream,)
+    for index in range(depth):
+        path = f"block{index}"
+        fired = net.fire(f"{path}.attn", streams, width, size)
+        qkv = tuple(net.block(f"{path}.attn.{name}", (fired,), width, width, size, kernel=1) for name in "qkv")
+        mixed = net.add(
+            f"{path}.attn.mix", qkv, op="aten.matmul.default", kind="gemm_activation", in_channels=width,
+            out_channels=width, groups=heads, tokens=size**2, macs_forward=macs, macs_backward=2 * macs,
+            input_kind="binary", input_bits=1,
+        )  # fmt: skip
+        attended = net.fire(f"{path}.attn.mixed", (mixed,), width, size)
+        streams = (*streams[:1], net.conv(f"{path}.attn.proj", (attended,), width, width, size, kernel=1))
+        fired = net.fire(f"{path}.mlp", streams, width, size)
+        hidden = net.conv(f"{path}.mlp.up", (fired,), width, 4 * width, size, kernel=1)
+        fired = net.fire(f"{path}.mlp.up", (hidden,), 4 * width, size)
+        streams = (*streams[:1], net.conv(f"{path}.mlp.down", (fired,), 4 * width, width, size, kernel=1))
+    net.linear("head", (net.fire("last", streams, width, size),), width, 1000)
+    return net.workload(f"Spikingformer-{depth}-{width}")
