@@ -151,7 +151,7 @@ def count_operations(
     count_encoder_once: bool = False,
     constants: EnergyConstants | None = None,
 ) -> Operations:
-    """Run `batches` (images [B, C, H, W], or frames as the model takes them) in evaluation mode and count everything."""
+    """Run `batches` (images [B, C, H, W], or frames as the model takes them) in evaluation mode and count."""
     attention = {p: _Attention(m) for p, m in model.named_modules() if isinstance(m, SpikeProduct | SpikeSum)}
     hooks = [model.get_submodule(p).register_forward_hook(a.add) for p, a in attention.items()]
     was_training, samples, steps, static = model.training, 0, model.T, False
