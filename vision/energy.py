@@ -4,7 +4,7 @@
 
 Two ways to count. Both call a layer spike-driven (AC) only when everything it saw was 0 or 1; every other is MAC.
 
-exact     AC = sum over spikes of the synapses each of them really meets, borders and pruned weights respected;
+exact     AC = sum over spikes, MAC = sum over inputs, of the synapses each really meets: borders, pruned weights;
           k^T v adds |k_n|*|v_n| at each token n of a head, q (k^T v) adds d for each spike of q; a gate adds its |q|
 formula   the published rule. AC = rate of the inputs * operations of the layer, where operations include the bias;
           attention: T * heads * N * d^2 * (min(rate_k, rate_v) + rate_q). It over-counts at padded borders.
@@ -176,11 +176,12 @@ def count_operations(
         times = steps if static and path == encoder_path(model) and not count_encoder_once else 1
         share = times / samples
         layer: Any = model.get_submodule(path)
-        operations = found.dense + (found.outputs if layer.bias is not None else 0)
+        dense = found.outputs * layer.weight[0].numel()  # padded borders included
+        operations = dense + (found.outputs if layer.bias is not None else 0)
         rows.append(
             LayerOperations(
                 path=path, kind="layer", binary=found.binary, largest=found.largest, rate=found.rate,
-                dense=share * found.dense,
+                dense=share * dense,
                 exact_ac=share * found.events if found.binary else 0.0,
                 exact_mac=0.0 if found.binary else share * found.synapses,
                 formula_ac=share * found.rate * operations if found.binary else 0.0,
