@@ -224,10 +224,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts store their options
                 held = torch.load(path, weights_only=True, map_location="cpu")
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"checkpoint={path} cannot be read ({reason}); download it again") from error
     except Exception as error:  # the unpickler's own class cannot be named without importing pickle
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"checkpoint={path} holds more than tensors ({reason}); save its state_dict alone") from error
     for wrapper in ("model", "state_dict"):
         if isinstance(held, dict) and isinstance(held.get(wrapper), dict):

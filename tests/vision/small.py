@@ -1,5 +1,8 @@
 """Small models of every family and layout, warmed so that every layer fires, and inputs for them."""
 
+from copy import deepcopy
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
@@ -41,11 +44,17 @@ def images(model: SpikingTransformer, batch: int, side: tuple[int, int] | None =
     return torch.randn(batch, model.in_chans, height, width, generator=generator)
 
 
-def small(name: str, batch: int = 6, **changes: object) -> tuple[SpikingTransformer, Tensor]:
-    """(a warmed model in evaluation mode, an input of `batch` samples): every neuron population fires."""
+def small(name: str, batch: int = 6) -> tuple[SpikingTransformer, Tensor]:
+    """(a warmed model in evaluation mode, an input of up to 6 samples): every neuron population fires."""
+    model, x = _warmed(name)
+    return deepcopy(model), x[:, :batch] if x.dim() == 5 else x[:batch]
+
+
+@cache
+def _warmed(name: str) -> tuple[SpikingTransformer, Tensor]:
     published, sizes = SMALL[name]
     torch.manual_seed(1)
-    model = create_model(published, **{**sizes, **changes})
+    model = create_model(published, **sizes)
     with torch.no_grad():
         for module in model.modules():  # published initial values give too few coincidences for attention to fire
             if isinstance(module, nn.BatchNorm2d):
@@ -54,10 +63,10 @@ def small(name: str, batch: int = 6, **changes: object) -> tuple[SpikingTransfor
             elif isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
         nn.init.normal_(model.head.weight, std=0.2)
-    x = images(model, max(batch, 6))
+    x = images(model, 6)
     warm(model, [x, x])
     model.eval()
     with torch.no_grad(), firing_rates(model) as rates:
         model(x)
     assert all(rate > 0 for rate in rates.values()), f"silent: {[path for path, r in rates.items() if r == 0]}"
-    return model, x[:, :batch] if x.dim() == 5 else x[:batch]
+    return model, x
