@@ -1,11 +1,11 @@
 """`spikeloom bench WHAT`: the measurements of `pipelines.benchmarks`, one after the name of its file."""
 
-from pipelines.process import set_up
+from pipelines.benchmarks.measure import prepare
 from pipelines.schema import BenchConfig
 
 
 def run(config: BenchConfig) -> None:
-    set_up()
+    prepare(config.threads, config.processor_time)
     if config.what == "env":
         from pipelines.benchmarks.environment import print_environment
 
@@ -17,7 +17,7 @@ def run(config: BenchConfig) -> None:
     elif config.what == "step":
         from pipelines.benchmarks.steps import print_steps
 
-        print_steps(config.repeats)
+        print_steps(config.repeats, config.steps)
     elif config.what == "loader":
         from pipelines.benchmarks.loader import print_loader
 

@@ -170,6 +170,9 @@ class DemoConfig:
 class BenchConfig:
     what: str = "ops"  # ops, step, loader, cochlea or env
     repeats: int = 20
+    threads: int = 0  # 0: all cores
+    processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1
+    steps: int = 0  # bench step: only the networks of so many time steps; 0: all
 
 
 @dataclass

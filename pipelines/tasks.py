@@ -84,7 +84,9 @@ class ClassificationTask(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         config = self.optimizer_config
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
         per_epoch = math.ceil(self.trainer.estimated_stepping_batches / self.trainer.max_epochs)  # type: ignore[operator]
         epochs = self.trainer.max_epochs or 1
         schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -6,14 +6,13 @@ Where that converter (lauscher) is installed it is timed too, with one job.
 
 import logging
 import math
-import time
 from importlib.util import find_spec
 
 import numpy as np
 import torch
 
 from accel.spiking.kernels import loader
-from pipelines.benchmarks.measure import apart, median_ms, peak_mb
+from pipelines.benchmarks.measure import apart, clock, median_ms, now_s, peak_mb
 from speech.cochlea.bushy_cell import BUSHY
 from speech.cochlea.cochlea import CochleaConfig
 from speech.cochlea.hair_cell import MEDDIS, resting_state
@@ -26,7 +25,7 @@ LITERAL_EVERY = 20  # of the units, one in so many is computed literally; the ti
 
 def print_cochlea(repeats: int) -> None:
     """One line a batch size; time and memory of each come from a fresh process of this run."""
-    print(f"cochlea, clips of 1 s at 16 kHz, 700 units, {loader.backend()} backend")
+    print(f"cochlea, clips of 1 s at 16 kHz, 700 units, {loader.backend()} backend, {clock()}")
     print(f"{'threads':>8s} {'clips':>6s} {'ms a clip':>10s} {'x realtime':>11s} {'peak extra MB':>14s}")
     per_clip_ms = {}
     for threads in sorted({1, torch.get_num_threads()}):
@@ -65,10 +64,10 @@ def convert_literally() -> tuple[float, float]:
     """Milliseconds of one clip by `literal_events`, and their number, both scaled to all units."""
     cochlea = CochleaConfig().build()
     velocity = cochlea.membrane(cochlea.prepare(seconds_of_speech(1)[0]))[::LITERAL_EVERY]
-    start = time.perf_counter()
+    start = now_s()
     events = [literal_events(row, np.random.default_rng(unit)) for unit, row in enumerate(velocity)]
     scale = N_UNITS / len(velocity)
-    return 1e3 * (time.perf_counter() - start) * scale, sum(map(len, events)) * scale
+    return 1e3 * (now_s() - start) * scale, sum(map(len, events)) * scale
 
 
 def literal_events(velocity: np.ndarray, rng: np.random.Generator) -> list[int]:
@@ -111,6 +110,6 @@ def convert_publicly() -> tuple[float, float]:
     logging.getLogger().setLevel(logging.WARNING)  # it tells the time of every stage
     CommandLineArguments().num_concurrent_jobs = 1
     wave = MonoAudioWave(seconds_of_speech(1)[0].astype(np.float64), FS)
-    before, start = peak_mb(), time.perf_counter()
+    before, start = peak_mb(), now_s()
     wave.transform(Wave2Spike(num_channels=N_UNITS))
-    return 1e3 * (time.perf_counter() - start), peak_mb() - before
+    return 1e3 * (now_s() - start), peak_mb() - before

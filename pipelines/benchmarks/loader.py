@@ -1,13 +1,13 @@
 """Whether loading keeps up with training: batches of an SHD-sized file of events beside training steps on them."""
 
 import tempfile
-import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
 
+from pipelines.benchmarks.measure import clock, now_s
 from speech.datamodule import FeatureSet, SpeechBatch, batch_loader, featurise
 from speech.event_bins import EventBinsConfig
 from speech.spike_augmentation import SpikeAugmentationConfig
@@ -21,7 +21,7 @@ BATCH_SIZES = (32, 256)
 
 def print_loader(repeats: int) -> None:
     """One line a batch size. Cold: read from the file and binned; warm: kept frames, augmented."""
-    print(f"{N_CLIPS:,} clips of {EVENTS_A_CLIP:,} events, 1L-8-128, {torch.get_num_threads()} threads")
+    print(f"{N_CLIPS:,} clips of {EVENTS_A_CLIP:,} events, 1L-8-128, {torch.get_num_threads()} threads, {clock()}")
     print(f"{'B':>4s} {'T':>5s} {'step/s':>8s} {'cold/s':>8s} {'warm/s':>8s} {'cold ratio':>11s} {'warm ratio':>11s} "
           f"{'cache MB':>9s}")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -59,11 +59,11 @@ def write_events(path: Path) -> None:
 def batches_per_s(features: FeatureSet, batch_size: int) -> tuple[float, SpeechBatch]:
     """Rate over one epoch, and its last full batch."""
     batches = batch_loader(features, batch_size=batch_size, seed=0, shuffle=True)
-    start = time.perf_counter()
+    start = now_s()
     for batch in batches:
         if len(batch.labels) == batch_size:
             full = batch
-    return len(batches) / (time.perf_counter() - start), full
+    return len(batches) / (now_s() - start), full
 
 
 def steps_per_s(batch: SpeechBatch, repeats: int) -> float:
@@ -72,8 +72,8 @@ def steps_per_s(batch: SpeechBatch, repeats: int) -> float:
     optimizer = torch.optim.AdamW(model.parameters())
     for i in range(repeats + 1):
         if i == 1:
-            start = time.perf_counter()
+            start = now_s()
         optimizer.zero_grad()
         torch.nn.functional.nll_loss(speech_log_probabilities(model, batch), batch.labels).backward()
         optimizer.step()
-    return repeats / (time.perf_counter() - start)
+    return repeats / (now_s() - start)

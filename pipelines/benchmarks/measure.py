@@ -1,4 +1,8 @@
-"""How everything here is timed: medians, and processes of their own where memory counts."""
+"""How everything here is timed: medians, and processes of their own where memory counts.
+
+The clock is the wall's. On a machine with other work the processor time of this process says more; that needs one
+thread, whose waiting it leaves out.
+"""
 
 import time
 from collections.abc import Callable
@@ -8,21 +12,45 @@ from resource import RUSAGE_SELF, getrusage
 
 from pipelines.process import set_up
 
+_prepared: tuple[int, bool] = (0, False)  # what `prepare` was given, for the processes that follow
+
+
+def prepare(threads: int = 0, processor_time: bool = False) -> None:
+    """Measure with `threads` threads (0: all cores), by the wall clock or by processor time.
+
+    Raises ValueError for processor time of several threads.
+    """
+    global _prepared
+    if processor_time and threads != 1:
+        raise ValueError(f"processor_time=true adds up the time of all threads, got threads={threads}; use threads=1")
+    _prepared = threads, processor_time
+    set_up(threads)
+
+
+def now_s() -> float:
+    """Seconds on the clock in use."""
+    return time.process_time() if _prepared[1] else time.perf_counter()
+
+
+def clock() -> str:
+    """Name of the clock in use."""
+    return "processor time" if _prepared[1] else "wall clock"
+
 
 def median_ms(f: Callable[[], object], repeats: int) -> float:
     """Median milliseconds of `repeats` calls, after one that is not counted."""
     f()
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = now_s()
         f()
-        times.append(time.perf_counter() - start)
+        times.append(now_s() - start)
     return 1e3 * sorted(times)[len(times) // 2]
 
 
 def apart(measure: Callable[..., tuple[float, float]], *args: object) -> tuple[float, float]:
     """`measure(*args)` in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=set_up) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare, initargs=_prepared) as pool:
         return pool.submit(measure, *args).result()
 
 

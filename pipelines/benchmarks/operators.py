@@ -9,7 +9,7 @@ from accel.spiking.functional import LIFParameters, LIFState, lif_loop
 from accel.spiking.ops import lif
 from accel.spiking.surrogate import ATan
 from pipelines.benchmarks import peers
-from pipelines.benchmarks.measure import median_ms
+from pipelines.benchmarks.measure import clock, median_ms
 
 SHAPES = ((100, 64, 256), (500, 8, 1024), (4, 32, 384, 64))
 FLOOR_BYTES = 20  # forward reads x, writes s; backward reads x and the upstream gradient, writes dx; float32
@@ -39,7 +39,8 @@ def print_ops(repeats: int) -> None:
     """One line a shape; every figure of a line comes from the same process, ratios are what to quote."""
     bandwidth = copy_bandwidth()
     print(
-        f"LIF forward + backward, float32, {torch.get_num_threads()} threads, copy bandwidth {bandwidth / 1e9:.1f} GB/s"
+        f"LIF forward + backward, float32, {torch.get_num_threads()} threads, {clock()}, "
+        f"copy bandwidth {bandwidth / 1e9:.1f} GB/s"
     )
     print(
         f"{'shape':>18s} {'ours ms':>9s} {'floor ms':>9s} {'/ floor':>8s} {'loop ms':>9s} {'loop / ours':>12s} "

@@ -3,7 +3,7 @@
 import torch
 
 from pipelines.benchmarks import peers
-from pipelines.benchmarks.measure import apart, median_ms, peak_mb
+from pipelines.benchmarks.measure import apart, clock, median_ms, peak_mb
 from speech.spikescr import SpikeSCRConfig, log_mean_probability
 
 STEPS = (  # model, T, B
@@ -14,14 +14,23 @@ STEPS = (  # model, T, B
 )
 
 
-def print_steps(repeats: int) -> None:
-    """One line a network; each figure comes from a fresh process of this run, so that memory can be told apart."""
-    print(f"training step of SpikeSCR (forward, loss, backward, AdamW), 140 inputs, {torch.get_num_threads()} threads")
+def print_steps(repeats: int, only_steps: int = 0) -> None:
+    """One line a network; each figure comes from a fresh process of this run, so that memory can be told apart.
+
+    `only_steps` leaves out the networks of another number of time steps; 0 measures all.
+    """
+    chosen = [row for row in STEPS if only_steps in (0, row[2])]
+    if not chosen:
+        raise ValueError(f"no network of {only_steps} steps; use one of {sorted({row[2] for row in STEPS})}, or 0")
+    print(
+        f"training step of SpikeSCR (forward, loss, backward, AdamW), 140 inputs, {torch.get_num_threads()} threads, "
+        f"{clock()}"
+    )
     print(
         f"{'network':>12s} {'T':>5s} {'B':>4s} {'ours ms':>9s} {'ours MB':>9s} {'SpikingJelly ms':>16s} {'MB':>7s} "
         f"{'time ratio':>11s}"
     )
-    for name, config, steps, batch in STEPS:
+    for name, config, steps, batch in chosen:
         ours_ms, ours_mb = apart(training_step, "ours", config, steps, batch, max(3, repeats // 4))
         row = f"{name:>12s} {steps:5d} {batch:4d} {ours_ms:9.0f} {ours_mb:9.0f}"
         if peers.installed():
