@@ -45,4 +45,4 @@ def _over_valid_rows(f, x: Tensor, mask: Tensor | None, training: bool) -> Tenso
         return mask_steps(f(rows).unflatten(0, (steps, batch)), mask)
     valid = mask.flatten().nonzero().squeeze(1)
     packed = f(rows.index_select(0, valid))
-    return packed.new_zeros(steps * batch, packed.shape[1]).index_copy(0, valid, packed).unflatten(0, (steps, batch))
+    return packed.new_zeros(steps * batch, packed.shape[1]).index_copy_(0, valid, packed).unflatten(0, (steps, batch))

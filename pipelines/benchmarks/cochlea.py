@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from accel.spiking.kernels import loader
-from pipelines.benchmarks.measure import apart, clock, median_ms, now_s, peak_mb
+from pipelines.benchmarks.measure import apart, clock, forget_peak, median_ms, now_s, peak_mb
 from speech.cochlea.bushy_cell import BUSHY
 from speech.cochlea.cochlea import CochleaConfig
 from speech.cochlea.hair_cell import MEDDIS, resting_state
@@ -54,7 +54,7 @@ def convert_clips(threads: int, n_clips: int, repeats: int) -> tuple[float, floa
     """Median milliseconds a clip, filters ready, and peak memory in MB above what the process held before them."""
     torch.set_num_threads(threads)
     clips = seconds_of_speech(n_clips)
-    before = peak_mb()
+    before = forget_peak()
     cochlea = CochleaConfig().build()
     ms = median_ms(lambda: cochlea(clips, range(n_clips)), repeats) / n_clips
     return ms, peak_mb() - before

@@ -4,7 +4,7 @@ import torch
 
 from bci.cet_mae import CETMAEConfig
 from bci.training import OptimisationConfig, PretrainingBatch, PretrainingConfig
-from pipelines.benchmarks.measure import apart, median_ms, peak_mb
+from pipelines.benchmarks.measure import apart, forget_peak, median_ms, peak_mb
 
 STEPS, BATCH, VOCABULARY = 58, 32, 50265
 
@@ -18,7 +18,7 @@ def print_pretraining(repeats: int) -> None:
 
 def pretraining_step(repeats: int) -> tuple[float, float]:
     """Median milliseconds of a step, and MB above what the process held before the model."""
-    before = peak_mb()
+    before = forget_peak()
     torch.manual_seed(0)
     model = CETMAEConfig(freeze_text=True).build(VOCABULARY).train()
     losses, optimisation = PretrainingConfig().build(), OptimisationConfig().build(model, 1000)

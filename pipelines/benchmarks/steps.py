@@ -3,7 +3,7 @@
 import torch
 
 from pipelines.benchmarks import peers
-from pipelines.benchmarks.measure import apart, clock, median_ms, peak_mb
+from pipelines.benchmarks.measure import apart, clock, forget_peak, median_ms, peak_mb
 from speech.spikescr import SpikeSCRConfig, log_mean_probability
 
 STEPS = (  # model, T, B
@@ -53,5 +53,5 @@ def training_step(whose: str, config: SpikeSCRConfig, steps: int, batch: int, re
         torch.nn.functional.nll_loss(log_mean_probability(model(x)), labels).backward()
         optimizer.step()
 
-    before = peak_mb()
+    before = forget_peak()
     return median_ms(once, repeats), peak_mb() - before
