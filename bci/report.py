@@ -1,8 +1,8 @@
 """One self-contained page for a reading experiment, through `mne.Report`: sections in, HTML out, no network needed.
 
 `reading_report` is the whole page of an experiment: hand it what was found, and it chooses the sections and their
-order. `write_report` is for pages of one's own: the sections are those of `accel.report`, from `bci.figures` or anywhere
-else; figures go in as SVG, tables as HTML.
+order. `write_report` is for pages of one's own: the sections are those of `accel.report`, from `bci.figures` or
+anywhere else; figures go in as SVG, tables as HTML.
 """
 
 import shutil

@@ -1,8 +1,8 @@
 """Workloads of published networks from their shapes alone: S-ResNet18, S-VGG16, Spikingformer-8-768.
 
 Whole networks for 224 x 224 images, first layer and classifier included, with a norm behind every convolution, spiking
-neurons (window surrogate, detached hard reset) and 1x1 shortcuts. Nothing is measured: densities are absent and count as 1. For a
-network of your own export it (`accel.export`), which also measures.
+neurons (window surrogate, detached hard reset) and 1x1 shortcuts. Nothing is measured: densities are absent and count
+as 1. For a network of your own export it (`accel.export`), which also measures.
 """
 
 from __future__ import annotations

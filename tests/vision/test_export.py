@@ -11,7 +11,6 @@ from pipelines.simulate import load_chip
 from tests.vision.small import SMALL, small
 from vision.energy import count_operations
 
-
 QUICK = ("spikingformer_imagenet", "cml_dvs", "qkformer_dvs", "ms_qkformer_dvs")  # the others take as long each
 
 
