@@ -10,7 +10,7 @@ convention is time first, [T, B, ...]; a model without time steps is exported wi
 
 import io
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,7 @@ class _Observer(fx.Interpreter):
         if n.target in VIEWS:
             self.producers[n] = behind
             return
-        path = self.paths.setdefault(n, self._path(n))
+        path = self.paths.setdefault(n, layer_path(n, self.paths.values()))
         self.producers[n] = (path,)
         rule = rule_for(n.target)
         if rule is None:
@@ -210,14 +210,6 @@ class _Observer(fx.Interpreter):
             if isinstance(weight, Tensor) and self.owners.setdefault((weight.data_ptr(), weight.numel()), n) is not n:
                 describe["parameters"] = max(0, describe.get("parameters", 0) - weight.numel())
 
-    def _path(self, n: fx.Node) -> str:
-        """Module path of a node. An operation in a parent's own forward gets its node name appended."""
-        stack = n.meta.get("nn_module_stack") or {}
-        path, kind = list(stack.values())[-1] if stack else ("", None)
-        leaf = isinstance(kind, str) and kind.startswith(("torch.nn.", "accel.spiking.neuron."))
-        name = path if leaf and path else f"{path}.{n.name}".lstrip(".")
-        return name if name not in self.paths.values() else f"{name}.{n.name}"
-
     def layers(self) -> tuple[Layer, ...]:
         consumers: dict[str, list[str]] = {}
         for seen in self.seen.values():
@@ -240,6 +232,15 @@ class _Observer(fx.Interpreter):
             fields |= {name: _over_batches(measured) for name, measured in seen.densities.items()}
             made.append(Layer(**fields))
         return tuple(made)
+
+
+def layer_path(n: fx.Node, taken: Collection[str]) -> str:
+    """Module path of a node. An operation in a parent's own forward gets its node name appended."""
+    stack = n.meta.get("nn_module_stack") or {}
+    path, kind = list(stack.values())[-1] if stack else ("", None)
+    leaf = isinstance(kind, str) and kind.startswith(("torch.nn.", "accel.spiking.neuron."))
+    name = path if leaf and path else f"{path}.{n.name}".lstrip(".")
+    return name if name not in taken else f"{name}.{n.name}"
 
 
 def _in_place(n: fx.Node) -> bool:
