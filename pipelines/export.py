@@ -3,9 +3,11 @@
 import dataclasses
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from accel.export import Exported, export
+from accel.export import Exported, UnsupportedOpError, export
 from accel.files import whole, write_json
 from pipelines.domains import domain_of
 from pipelines.process import set_up
@@ -26,7 +28,18 @@ def run(config: ExportConfig) -> None:
         trained.model, batches, name=trained_with.name, strict=config.strict,
         source={"densities": what},
     )  # fmt: skip
-    write(exported, folder / "export")
+    write(with_gradients(exported, batches) if config.gradients else exported, folder / "export")
+
+
+def with_gradients(exported: Exported, batches: Sequence[Any]) -> Exported:
+    """Add density_du; a program that the engines cannot run keeps none, and that is said."""
+    from accel.trainer.engines.gradients import with_gradient_densities
+
+    try:
+        return with_gradient_densities(exported, batches)
+    except UnsupportedOpError as error:
+        log.warning("density_du was not measured, the simulator will take it as 1: %s", error)
+        return exported
 
 
 def write(exported: Exported, folder: Path) -> None:

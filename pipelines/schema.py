@@ -146,6 +146,7 @@ class ExportConfig:
     batches: int = 4  # real batches on which densities are measured
     batch_size: int = 16
     strict: bool = True  # an operator without a price is an error, not an entry in unsupported_ops.json
+    gradients: bool = True  # run a backward pass on the same batches, for the densities of gradients
 
 
 @dataclass

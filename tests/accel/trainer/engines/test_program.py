@@ -11,6 +11,7 @@ from accel.spiking.surrogate import ATan, Rectangular
 from accel.trainer.engines import units
 from accel.trainer.engines.activity import with_densities
 from accel.trainer.engines.arithmetic import FP16, FP16_ACCUMULATED, FP32
+from accel.trainer.engines.gradients import with_gradient_densities
 from accel.trainer.engines.program import Engines
 from speech.spikescr import SpikeSCRConfig, log_mean_probability
 from tests.accel.trainer.engines.networks import (
@@ -156,6 +157,20 @@ def test_densities_are_those_of_the_tensors_and_go_into_the_workload() -> None:
     assert layers["out"].density_input.mean == pytest.approx(before["out"].density_input.mean, rel=1e-6)
     with pytest.raises(ValueError, match="none of the measured layers"):
         with_densities(exported.workload, {"elsewhere": found["out"]})
+
+
+def test_an_export_gets_gradient_densities_and_leaves_the_model_alone() -> None:
+    torch.manual_seed(0)
+    model, x = Convolutional(neurons()), digits(24)[0]
+    exported = export(model, [x, 0.5 * x], name="test", source={})
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    layers = {layer.path: layer for layer in with_gradient_densities(exported, [x, 0.5 * x]).workload.layers}
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert 0 < layers["lif2"].density_du.mean < 1
+    assert layers["conv2"].density_du.mean > 0.99  # a norm spreads the gradient over everything
+    assert len(layers["lif2"].density_du.per_step) == 4 and layers["head"].density_du.mean == 1
+    kept = {layer.path: layer for layer in exported.workload.layers}
+    assert layers["conv2"].density_input == kept["conv2"].density_input
 
 
 def test_adam_is_that_of_torch() -> None:
