@@ -42,6 +42,25 @@ def rows(
         raise ValueError(f"{path} is damaged ({error}); download it again") from error
 
 
+def variable(path: Path, name: str) -> Value:
+    """One variable whole. Raises ValueError naming the file when it is absent or damaged."""
+    import h5py
+
+    class Everything:
+        def __contains__(self, name: object) -> bool:
+            return True
+
+    try:
+        with h5py.File(path, "r") as file:
+            if name not in file:
+                raise UnknownContent(f"{path} holds no {name}; use a file as published")
+            return _Walk(file, Everything(), ()).value(file[name], name)
+    except UnknownContent:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); copy it again") from error
+
+
 class _Walk:
     def __init__(self, file: "h5py.File", wanted: Container[str], shape_only: Container[str]) -> None:
         self.file, self.wanted, self.shape_only = file, wanted, shape_only

@@ -5,7 +5,7 @@ It is the data of every run that has no recordings, and the test bed where the r
 so the number of fixated words still tells the length of a sentence. Gaze: `bci.zuco.gaze`. EEG: `bci.zuco.planted`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,10 +50,10 @@ class SyntheticZuCoConfig:
 class SyntheticZuCo:
     """The sentences of a synthetic set, made when they are read; equal configurations give equal values.
 
-    Raises ValueError for a configuration that names no set.
+    texts: sentences in place of those the configuration names. Raises ValueError for a configuration that names no set.
     """
 
-    def __init__(self, config: SyntheticZuCoConfig) -> None:
+    def __init__(self, config: SyntheticZuCoConfig, texts: Sequence[str] | None = None) -> None:
         if config.version not in (1, 2) or config.task not in TASKS:
             raise ValueError(f"got version {config.version}, task {config.task}; use 1 or 2 and one of {TASKS}")
         if not 1 <= config.n_subjects <= MAX_SUBJECTS:
@@ -63,7 +63,12 @@ class SyntheticZuCo:
                 raise ValueError(f"{name} is {getattr(config, name)}; use a share, 0 to 1")
         self.config = config
         self.signal = PlantedSignal(config.signal_strength, config.seed)
-        self.texts = read_lines(Path(config.text)) if config.text else write_sentences(config.n_sentences, config.seed)
+        if texts is not None:
+            self.texts = list(texts)
+        elif config.text:
+            self.texts = read_lines(Path(config.text))
+        else:
+            self.texts = write_sentences(config.n_sentences, config.seed)
         self.subjects = tuple(f"{INITIALS[config.version]}{i + 1:02d}" for i in range(config.n_subjects))
 
     @property
@@ -86,20 +91,29 @@ class SyntheticZuCo:
     def reader(self, subject: int) -> Reader:
         """How subject number `subject` reads."""
         letters = np.concatenate([count_letters(text.split()) for text in self.texts])
-        return draw_reader(letters, np.random.default_rng((self.config.seed, _READER, subject)))
+        return draw_reader(letters, self.generator(_READER, subject))
+
+    def generator(self, stream: int, *places: int) -> np.random.Generator:
+        """Random numbers of a stream at a place, other ones in every task and version."""
+        task = TASKS.index(self.config.task) + len(TASKS) * (self.config.version - 1)
+        return np.random.default_rng((self.config.seed, stream, *places, *([task] if task else [])))
+
+    def reading_generator(self, subject: int, index: int) -> np.random.Generator:
+        """Random numbers of one reading of one sentence; the first tells whether it is missing."""
+        return self.generator(_READING, subject, index)
 
     @cached_property
-    def _readers(self) -> list[Reader]:
+    def readers(self) -> list[Reader]:
         return [self.reader(subject) for subject in range(self.config.n_subjects)]
 
     def _sentence(self, recording: Recording, subject: int, index: int) -> Sentence:
-        rng = np.random.default_rng((self.config.seed, _READING, subject, index))
+        rng = self.reading_generator(subject, index)
         content = self.texts[index]
         if rng.random() < self.config.missing:
             return Sentence(recording=recording, index=index, content=content)
         tokens = content.split()
         bounds = place_words(tokens)
-        path = draw_scan_path(count_letters(tokens), self._readers[subject], rng)
+        path = draw_scan_path(count_letters(tokens), self.readers[subject], rng)
         x_px, y_px = place_fixations(path, bounds, rng)
         gain = self.signal.gain(subject)
         words, logs = self._words(tokens, path, gain, rng)
