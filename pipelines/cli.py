@@ -20,7 +20,8 @@ VERBS = {
     "listen": "hear a wav file (or the microphone) with a causal model; prints each keyword as it goes by, and latency",
     "export": "turn a trained model into program.pt2 and workload.json with measured densities",
     "simulate": "cost one training step of a workload on a neuromorphic chip; writes a report",
-    "data": "check a data set, describe it on a page, turn wavs into spikes (cochlea), count sentence leaks (leakage)",
+    "data": "check a data set, describe it on a page, turn wavs into spikes (cochlea), count sentence leaks (leakage); "
+    "of EEG also synthesize, split, cache, features, bids",
     "bench": "time operators (ops), a training step (step), the loader, the cochlea; say what it runs on (env)",
 }
 POSITIONAL = {"bench": "what", "data": "what"}  # `spikeloom bench env` reads better than what=env

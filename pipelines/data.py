@@ -1,7 +1,8 @@
 """`spikeloom data check`: is a data set whole? Files, checksums, every clip read once, counts by class and split.
 `spikeloom data describe`: the same data as a page of figures.
 `spikeloom data cochlea`: wavs to spikes, in pipelines/cochlea.py.
-`spikeloom data leakage`: sentences ZuCo shows in training and in test, in pipelines/leakage.py."""
+`spikeloom data leakage`: sentences ZuCo shows in training and in test, in pipelines/leakage.py.
+Of EEG: check and describe in pipelines/zuco.py and recordings.py, the other verbs in zuco_files.py."""
 
 import hashlib
 import logging
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +30,7 @@ from speech.utterances import SpeechSplits, Utterances
 
 log = logging.getLogger("spikeloom")
 T = TypeVar("T")
+EEG = {"zuco": "pipelines.zuco", "eeg": "pipelines.recordings"}  # dataset -> module with check and describe
 WAV_HZ = {"fsdd": digits.SAMPLE_RATE_HZ, "gsc": commands.SAMPLE_RATE_HZ}  # source -> rate of its wavs
 CHECKSUMS = {**heidelberg.CHECKSUMS, **commands.CHECKSUMS}
 MEASURED_CLIPS = 1000  # of a split, evenly spaced: enough for the distribution of their lengths
@@ -47,8 +50,15 @@ def run(config: DataConfig) -> None:
         from pipelines import leakage
 
         leakage.run(config)
+    elif config.what in ("synthesize", "split", "cache", "features", "bids"):
+        from pipelines import zuco_files
+
+        zuco_files.run(config)
     else:
-        raise ValueError(f"data {config.what} is unknown; use check, describe, cochlea or leakage")
+        raise ValueError(
+            f"data {config.what} is unknown; use check, describe, cochlea, leakage, synthesize, split, cache, features "
+            "or bids"
+        )
 
 
 def source_of(config: DataConfig) -> Any:
@@ -59,7 +69,7 @@ def source_of(config: DataConfig) -> Any:
 
     choices = groups()["data"]
     if config.dataset not in choices:
-        raise ValueError(f"dataset={config.dataset} is unknown; use one of {', '.join(choices)}")
+        raise ValueError(f"dataset={config.dataset} is unknown; use one of {', '.join([*choices, *EEG])}")
     inside = GlobalHydra.instance().is_initialized()  # the command line is; a call from Python is not
     with nullcontext() if inside else initialize_config_module("conf", version_base="1.3"):
         source: Any = OmegaConf.to_object(compose("train", [f"data={config.dataset}"]).data)
@@ -72,10 +82,8 @@ def source_of(config: DataConfig) -> Any:
 
 def check(config: DataConfig) -> None:
     """Print what is there. Exits with 1 after one line for each problem."""
-    if config.dataset == "zuco":
-        from pipelines import zuco
-
-        zuco.check(config)
+    if config.dataset in EEG:
+        import_module(EEG[config.dataset]).check(config)
         return
     source = source_of(config)
     root = Path(source.root) if hasattr(source, "root") else None
@@ -162,6 +170,9 @@ def class_counts(splits: SpeechSplits[Any]) -> dict[str, np.ndarray]:
 
 def describe(config: DataConfig) -> None:
     """Write the page."""
+    if config.dataset in EEG:
+        import_module(EEG[config.dataset]).describe(config)
+        return
     splits = source_of(config).build()
     train: Clips[Any] = splits.train
     speakers = set().union(*(clips.speaker_names() for clips in splits))

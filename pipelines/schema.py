@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from bci.evaluation.protocol import CONSTANT_SENTENCE
+from bci.zuco.splits import SplitConfig
 from pipelines.domains import room_of
 from pipelines.tasks import OptimizerConfig
 from speech.augmentation import AugmentationConfig
@@ -178,13 +179,28 @@ class BenchConfig:
 
 @dataclass
 class DataConfig:
-    what: str = "check"  # check, describe, cochlea or leakage
-    dataset: str = ""  # check, describe: one of conf/data
+    what: str = "check"  # check, describe, cochlea or leakage; of zuco also synthesize, split, cache, features, bids
+    dataset: str = ""  # check, describe: one of conf/data, zuco or eeg (recordings of any kind)
     root: str | None = None  # where it lies; default: the folder conf/data names; cochlea: any folder of wavs (or in=)
     out: str = "data.html"  # the page of describe, the FILE.h5 of cochlea
     cochlea: CochleaConfig = field(default_factory=CochleaConfig)
     time_dtype: str = "float32"  # of the spikes cochlea writes; float16 as in the published files
     batch_size: int = 16  # clips that cochlea hands on at a time
+    tasks: list[str] = field(default_factory=lambda: ["SR1"])  # synthesize: SR1, NR1, TSR1, NR2, TSR2
+    subjects: int = 3  # synthesize: readers a version
+    sentences: int = 40  # synthesize: of each task
+    strength: float = 1.0  # synthesize: of the planted signal, 0 for none
+    missing: float = 0.02  # synthesize: share of the sentences without any data
+    rejected: float = 0.002  # synthesize: share of the fixations with artefacts
+    raw: bool = False  # synthesize: continuous EEG and gaze as well, features computed from them
+    format: str = "published"  # synthesize: matlab5 for version 1 and hdf5 for 2; or one of these for both
+    text: str | None = None  # synthesize: a file with a sentence a line; null: ZuCo's task materials where they lie
+    materials: str | None = None  # synthesize: folder of the task materials; null: zuco below the data folder
+    seed: int = 0  # synthesize
+    split: SplitConfig = field(default_factory=SplitConfig)  # split: unit run or key, seed, shares, margin
+    asc: str | None = None  # features of dataset=eeg: EyeLink file beside root=RECORDING, fixations instead of windows
+    cap: str | None = None  # dataset=eeg: montage of MNE, such as biosemi32, where a recording does not name electrodes
+    limit: int = 0  # features, bids of zuco: recordings to work on, the first ones; 0: all
 
 
 def register() -> None:

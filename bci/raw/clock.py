@@ -44,7 +44,7 @@ def fit_clock(times: np.ndarray, reference: np.ndarray) -> Clock:
 
 
 def same_triggers(what: str, first: Sequence[int], second: Sequence[int]) -> None:
-    """Raise ValueError where two devices did not see the same triggers in the same order, naming the first that differs."""
+    """Raise ValueError naming the first trigger that two devices did not see alike, in the same order."""
     for place, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:
             raise ValueError(f"{what}: trigger {place} is {a} in the EEG and {b} in the gaze; leave this run out")

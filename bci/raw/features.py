@@ -42,8 +42,8 @@ def band_passed(eeg: np.ndarray, band: str, rate_hz: float = SAMPLING_HZ) -> np.
     needed = filter_order(band, rate_hz) + 1
     if eeg.ndim != 2 or eeg.shape[1] < needed:
         raise ValueError(
-            f"a record of shape {eeg.shape} cannot be filtered to {low:g}-{high:g} Hz at {rate_hz:g} Hz; use [channels, "
-            f"samples] of {needed} samples or more"
+            f"a record of shape {eeg.shape} cannot be filtered to {low:g}-{high:g} Hz at {rate_hz:g} Hz; use "
+            f"[channels, samples] with {needed} samples or more"
         )
     if high + transition_hz(band) / 2 >= rate_hz / 2:
         raise ValueError(f"{rate_hz:g} Hz is too slow for the band {low:g}-{high:g} Hz; use a record of 125 Hz or more")

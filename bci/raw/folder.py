@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from accel.files import whole
-from bci.raw.clock import fit_clock, same_triggers
+from bci.raw.clock import Clock, fit_clock, same_triggers
+from bci.raw.eyelink import gaze_of
 from bci.raw.matlab_files import read_variable, write_variables
 from bci.raw.record import Gaze, Record, Shown, runs_of
 from bci.zuco.records import CHANNELS, REFERENCE, SAMPLING_HZ, Recording, Sentence
@@ -73,7 +74,7 @@ def read_record(eeg_file: Path, recording: Recording, run: str, rows: Sequence[S
     off = [round(at - 1) for kind, at in triggers if kind == OFF]
     if not len(on) == len(off) == len(rows):
         raise ValueError(
-            f"{eeg_file} shows {len(on)} sentences on and {len(off)} off where {len(rows)} were read; leave this run out"
+            f"{eeg_file} shows {len(on)} sentences on and {len(off)} off where {len(rows)} were read; leave the run out"
         )
     shown = tuple(
         Shown(index=row.index, content=row.content, word_bounds_px=row.word_bounds_px, on=a, off=b)
@@ -84,30 +85,16 @@ def read_record(eeg_file: Path, recording: Recording, run: str, rows: Sequence[S
     return Record(recording=recording, run=run, eeg_uv=data, gaze=gaze, shown=shown)
 
 
-def _gaze(path: Path, clock: Any, n_samples: int) -> Gaze:
+def _gaze(path: Path, clock: Clock, n_samples: int) -> Gaze:
     (events,) = read_variable(path, "eyeevent")
     (fixations,) = events["fixations"]
     names = [str(name).strip() for name in fixations["colheader"]]
     if absent := [name for name in FIXATION_COLUMNS if name not in names and name != "duration"]:
         raise ValueError(f"{path}: its fixations have no column {absent[0]}; use eye events as EYE-EEG writes them")
     table = np.asarray(fixations["data"], dtype=np.float64).reshape(-1, len(names))
-    column = {name: table[:, names.index(name)] for name in names}
-    first = np.rint(clock(column["latency"])).astype(np.int64)
-    last = np.rint(clock(column["endtime"])).astype(np.int64)
-    inside = (first >= 0) & (last < n_samples) & (last >= first)
+    places = [names.index(name) for name in FIXATION_COLUMNS if name != "duration"]
     samples = np.asarray(read_variable(path, "data"), dtype=np.float64)[:, :4]
-    trace = np.full((n_samples, 4), np.nan)
-    at = np.rint(clock(samples[:, 0])).astype(np.int64)
-    heard = (at >= 0) & (at < n_samples)
-    trace[at[heard]] = samples[heard]
-    return Gaze(
-        first=first[inside],
-        samples=(last - first + 1)[inside],
-        x_px=column["fix_avgpos_x"][inside],
-        y_px=column["fix_avgpos_y"][inside],
-        pupil=column["fix_avgpupilsize"][inside],
-        trace=trace,
-    )
+    return gaze_of(clock, n_samples, table[:, places], samples)
 
 
 def _trigger(kind: Any) -> int | None:

@@ -1,7 +1,7 @@
 """Whole variables of MATLAB files as plain values, and back: for files that fit into memory.
 
-A value is as in `bci.zuco.matlab5`: array, str, list of values (cell), list of dicts (struct array). Result files of ZuCo
-do not fit; `bci.zuco.reader` walks over them.
+A value is as in `bci.zuco.matlab5`: array, str, list of values (cell), list of dicts (struct array). Result files of
+ZuCo do not fit; `bci.zuco.reader` walks over them.
 """
 
 from pathlib import Path

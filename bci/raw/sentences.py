@@ -45,6 +45,11 @@ def sentences_of(record: Record, *, raw: bool = False) -> Iterator[Sentence]:
         at += 1 + n
 
 
+def words_looked_at(record: Record) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of every sentence shown: places of the fixations on its words in `record.gaze`, and the words, int64 `[n]`."""
+    return [(look.on_words, look.words) for look in (_look(record, shown) for shown in record.shown)]
+
+
 def _look(record: Record, shown: Shown) -> _Look:
     gaze = record.gaze
     every = np.flatnonzero((gaze.first >= shown.on) & (gaze.first + gaze.samples <= shown.off))

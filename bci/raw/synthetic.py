@@ -42,7 +42,7 @@ class SyntheticRecords:
         self.config = synthetic.config
 
     def of(self, recording: Recording) -> Iterator[Record]:
-        """The blocks of one recording in the order of reading. Every sentence was shown, also those whose row is missing."""
+        """The blocks of one recording as they were read; all sentences are shown, also those whose row is lost."""
         subject = self.synthetic.recordings.index(recording)
         for number, (run, rows) in enumerate(runs_of(recording.version, recording.task, len(self.synthetic.texts))):
             yield self._record(recording, subject, number, run, rows)

@@ -35,7 +35,7 @@ def rows(
             group = file[variable]
             if not isinstance(group, h5py.Group):
                 raise UnknownContent(f"{path}: {variable} is no struct array; use a file as published")
-            yield from _Walk(file, wanted, shape_only).elements(group)
+            yield from _Walk(file, wanted, shape_only).elements(group.id)
     except UnknownContent:
         raise
     except (OSError, KeyError, RuntimeError, ValueError) as error:
@@ -54,7 +54,7 @@ def variable(path: Path, name: str) -> Value:
         with h5py.File(path, "r") as file:
             if name not in file:
                 raise UnknownContent(f"{path} holds no {name}; use a file as published")
-            return _Walk(file, Everything(), ()).value(file[name], name)
+            return _Walk(file, Everything(), ()).value(file[name].id, name)
     except UnknownContent:
         raise
     except (OSError, KeyError, RuntimeError, ValueError) as error:
@@ -62,44 +62,78 @@ def variable(path: Path, name: str) -> Value:
 
 
 class _Walk:
-    def __init__(self, file: "h5py.File", wanted: Container[str], shape_only: Container[str]) -> None:
-        self.file, self.wanted, self.shape_only = file, wanted, shape_only
+    """Reads through h5py's low-level objects: a sentence is a thousand small datasets, and the convenient ones spend
+    nine tenths of the time on things that are not asked for here."""
 
-    def elements(self, group: "h5py.Group") -> Iterator[dict[str, Value]]:
-        fields = {name: group[name] for name in group}
-        if not fields:
+    def __init__(self, file: "h5py.File", wanted: Container[str], shape_only: Container[str]) -> None:
+        import h5py
+
+        self.h5 = h5py
+        self.file, self.wanted, self.shape_only = file.id, wanted, shape_only
+
+    def elements(self, group: Any) -> Iterator[dict[str, Value]]:
+        names = [name.decode() for name in group]
+        if not names:
             return
-        if not all(_is_references(node) and _class(node) != "cell" for node in fields.values()):
+        fields = {name: self.h5.h5o.open(group, name.encode()) for name in names}
+        # A struct array has references in every field and says nothing of their class; of a single struct, some field
+        # is no reference, or all are cells.
+        references = all(_is_references(node) for node in fields.values())
+        if not references or _class(fields[names[0]]) == "cell":
             yield {name: self.value(node, name) for name, node in fields.items() if name in self.wanted}
             return
-        references = {name: node[()].ravel() for name, node in fields.items() if name in self.wanted}
-        sizes = {node.size for node in fields.values()}
+        sizes = {int(np.prod(node.shape)) for node in fields.values()}
         if len(sizes) != 1:
-            raise KeyError(f"the fields of {group.name} differ in length: {sorted(sizes)}")
+            raise KeyError(f"the fields of {group.name.decode()} differ in length: {sorted(sizes)}")
+        found = {name: _references(node) for name, node in fields.items() if name in self.wanted}
         for i in range(sizes.pop()):
-            yield {name: self.value(self.file[found[i]], name) for name, found in references.items()}
+            yield {name: self.value(self.h5.h5r.dereference(refs[i], self.file), name) for name, refs in found.items()}
 
     def value(self, node: Any, name: str) -> Value:
-        if not hasattr(node, "dtype"):
+        h5s, h5t = self.h5.h5s, self.h5.h5t
+        if not isinstance(node, self.h5.h5d.DatasetID):
             return list(self.elements(node))
-        if node.ndim != 2 or node.size == 0:  # the dimensions of an empty array, not its content
-            kind = _class(node)
-            return "" if kind == "char" else [] if kind == "cell" else EMPTY
-        if _is_references(node):
-            return [self.value(self.file[reference], name) for reference in node[()].ravel()]
+        shape = node.shape
+        if len(shape) != 2 or 0 in shape:  # the dimensions of an empty array, not its content
+            return EMPTY
+        stored = node.get_type().get_class()
+        if stored == h5t.REFERENCE:
+            return [self.value(self.h5.h5r.dereference(ref, self.file), name) for ref in _references(node)]
         if name in self.shape_only:
-            return np.broadcast_to(np.float64(0), node.shape[::-1])
-        array = node[()]
-        # Attributes are slow to read; only integers can be characters.
-        if array.dtype.kind == "u" and _class(node) == "char":
-            return array.ravel().astype("<u2").tobytes().decode("utf-16-le", errors="replace")
-        return np.asarray(array, dtype=np.float64).T
+            return np.broadcast_to(np.float64(0), shape[::-1])
+        if stored == h5t.INTEGER and _class(node) == "char":  # attributes are slow to read: only where they can matter
+            codes = np.empty(shape, dtype="<u2")
+            node.read(h5s.ALL, h5s.ALL, codes)
+            return codes.ravel().tobytes().decode("utf-16-le", errors="replace")
+        if stored not in (h5t.INTEGER, h5t.FLOAT):
+            raise KeyError(f"field {name} holds values of HDF5 class {stored}")
+        array = np.empty(shape)
+        node.read(h5s.ALL, h5s.ALL, array)
+        return array.T
+
+
+def _references(node: Any) -> Any:
+    """Every reference of a dataset, in a flat array."""
+    import h5py
+
+    found = np.empty(node.shape, dtype=h5py.ref_dtype)
+    node.read(h5py.h5s.ALL, h5py.h5s.ALL, found)
+    return found.ravel()
 
 
 def _class(node: Any) -> str:
-    name = node.attrs.get("MATLAB_class", b"")
+    from h5py import h5a
+
+    if not h5a.exists(node, b"MATLAB_class"):
+        return ""
+    attribute = h5a.open(node, b"MATLAB_class")
+    found = np.empty(attribute.shape, dtype=attribute.dtype)
+    attribute.read(found)
+    name = found[()]
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _is_references(node: Any) -> bool:
-    return getattr(node, "dtype", None) == np.dtype("O")
+    from h5py import h5d, h5t
+
+    return isinstance(node, h5d.DatasetID) and node.get_type().get_class() == h5t.REFERENCE

@@ -11,7 +11,7 @@ rt-polarity set. `without_zuco` takes them out.
 import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -103,6 +103,11 @@ def published_rows(path: Path, readings: Sequence[str] = ()) -> Overlap:
             found[reading] = None
             texts[line["split_name"]].append(line["target_string"])
     return overlap(" ".join(found), texts["train"], texts["test"])
+
+
+def renamed(found: Overlap, name: str) -> Overlap:
+    """The same counts under another name."""
+    return replace(found, name=name)
 
 
 def check_split(split: Split) -> list[Overlap]:

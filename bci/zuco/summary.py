@@ -40,10 +40,16 @@ class Summary:
 
 
 def summarise(
-    sentences: Iterable[Sentence], samples: Samples, count_tokens: Callable[[str], int] | None = None
+    sentences: Iterable[Sentence],
+    samples: Samples,
+    count_tokens: Callable[[str], int] | None = None,
+    spectra: Iterable[Sentence] = (),
 ) -> Summary:
-    """One pass; `samples` and `count_tokens` as in `quality_table`. Raises ValueError when there is no sentence."""
+    """One pass; `samples` and `count_tokens` as in `quality_table`. spectra: sentences read with their raw EEG, for the
+    spectrum alone, where `sentences` come without. Raises ValueError when there is no sentence."""
     sums = _Sums()
+    for sentence in spectra:
+        sums.add_spectrum(sentence)
     quality = quality_table(sums.passing(sentences), samples, count_tokens)
     if not quality:
         raise ValueError("got no sentences to summarise; use recordings that hold at least one")
@@ -76,9 +82,18 @@ class _Sums:
             if vector is not None and len(vector) == N_FEATURES and not np.isnan(vector).any():
                 self.amplitude += vector.reshape(len(BANDS), N_CHANNELS)
                 self.n_words += 1
+        self.add_spectrum(sentence)
+
+    def add_spectrum(self, sentence: Sentence) -> None:
         raw = sentence.raw_eeg
         if raw is not None and len(raw) >= WELCH_SAMPLES and raw.shape[1] == N_CHANNELS and np.isfinite(raw).all():
-            from scipy.signal import welch
-
-            self.density += welch(raw.T, SAMPLING_HZ, nperseg=WELCH_SAMPLES)[1][:, 1:]
+            self.density += spectrum(raw)[1]
             self.n_spectra += 1
+
+
+def spectrum(eeg_uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies in Hz `[F]` above 0 and power `[C, F]` in uV²/Hz of an EEG `[T, C]` of two seconds or more."""
+    from scipy.signal import welch
+
+    frequencies_hz, density = welch(eeg_uv.T, SAMPLING_HZ, nperseg=WELCH_SAMPLES)
+    return frequencies_hz[1:], density[:, 1:]
