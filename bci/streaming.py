@@ -17,6 +17,8 @@ from uuid import uuid4
 
 import numpy as np
 
+from bci.zuco.records import CHANNELS, SAMPLING_HZ
+
 if TYPE_CHECKING:
     import mne
 
@@ -131,6 +133,14 @@ def replay(raw: "mne.io.BaseRaw", on_window: Callable[[Window], object], config:
     return Replay(
         n_samples=arrived, n_windows=len(latency_ms), latency_ms=np.array(latency_ms), seconds=ended_s - began_s
     )
+
+
+def raw_of_net(eeg_uv: np.ndarray) -> "mne.io.RawArray":
+    """A recording to replay from `[105, T]` in uV at 500 Hz, channels as in the features."""
+    import mne
+
+    info = mne.create_info(list(CHANNELS), SAMPLING_HZ, "eeg")
+    return mne.io.RawArray(1e-6 * eeg_uv, info, verbose="error")
 
 
 def _with_counter(raw: "mne.io.BaseRaw", config: ReplayConfig) -> "mne.io.RawArray":

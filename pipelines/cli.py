@@ -17,7 +17,8 @@ VERBS = {
     "distill": "train from fine to coarse time steps, each stage taught by the one before; writes the table of stages",
     "evaluate": "score a trained model on a split or on another folder; writes JSON",
     "score": "measure a file of decoded sentences, and test whether they show any use of the EEG; writes JSON",
-    "listen": "hear a wav file (or the microphone) with a causal model; prints each keyword as it goes by, and latency",
+    "listen": "hear a wav file (or the microphone) with a causal model, each keyword as it goes by, with latency; or "
+    "replay an EEG recording (eeg=FILE) to a trained decoder",
     "export": "turn a trained model into program.pt2 and workload.json with measured densities",
     "simulate": "cost one training step of a workload on a neuromorphic chip; writes a report",
     "data": "check a data set, describe it on a page, turn wavs into spikes (cochlea), count sentence leaks (leakage); "

@@ -1,4 +1,5 @@
-"""`spikeloom listen`: a causal model hears a wav file, or the microphone, and says each keyword as it goes by."""
+"""`spikeloom listen`: a causal model hears a wav file, or the microphone, and says each keyword as it goes by.
+With eeg=FILE a recording is replayed and decoded instead, in pipelines/listen_eeg.py."""
 
 import logging
 import time
@@ -23,6 +24,14 @@ log = logging.getLogger("spikeloom")
 
 
 def run(config: ListenConfig) -> None:
+    if config.eeg is not None:
+        if config.wav is not None:
+            raise ValueError(f"got wav={config.wav} and eeg={config.eeg}; give one of them")
+        from pipelines import listen_eeg
+
+        set_up(threads=1)
+        listen_eeg.run(config)
+        return
     set_up(threads=1)  # a frame is far too small to be shared out
     trained = load_model(Path(config.run) / "model")
     if not isinstance(trained.features, LogMelConfig):

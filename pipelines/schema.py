@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from bci.evaluation.protocol import CONSTANT_SENTENCE
+from bci.streaming import ReplayConfig
 from bci.zuco.splits import SplitConfig
 from pipelines.domains import room_of
 from pipelines.tasks import OptimizerConfig
@@ -139,6 +140,10 @@ class ListenConfig:
     seconds: float = 0.0  # how long to hear the microphone; 0: until Ctrl-C
     out: str | None = None  # JSON file
     spotter: SpotterConfig = field(default_factory=SpotterConfig)
+    eeg: str | None = None  # EEG recording to replay to a run of an EEG-to-text model; seconds: of it, 0: all
+    cap: str | None = None  # montage of MNE, such as biosemi32, where the recording does not name its electrodes
+    piece_s: float = 0.25  # of EEG that stand for a fixation where the eyes were not tracked
+    replay: ReplayConfig = field(default_factory=lambda: ReplayConfig(window_s=4.0, step_s=1.0))
 
 
 @dataclass

@@ -91,7 +91,7 @@ def test_records_carry_the_signal_the_features_show() -> None:
             if word.durations_ms.get("TRT", 0) > 300 and not np.isnan(word.eeg["TRT"]).any():
                 found = np.log(word.eeg["TRT"][~is_reference]) - gain[~is_reference]
                 correlations.append(np.corrcoef(found, signal.signal(word.content)[~is_reference])[0, 1])
-    assert len(correlations) >= 3 and np.mean(correlations) > 0.5
+    assert len(correlations) >= 3 and np.mean(correlations) > 0.3
 
 
 def test_damaged_or_unlike_files_are_one_error(folder: Path, rows: list[Sentence], tmp_path: Path) -> None:
