@@ -46,11 +46,13 @@ def omission_rates(rates: Mapping[str, ArrayLike]) -> Section:
     axes.grid(False, axis="x")
     means = {subject: float(values.mean()) for subject, values in found.items()}
     low, high = min(means, key=lambda s: means[s]), max(means, key=lambda s: means[s])
+    span = f"{low} skips {100 * means[low]:.0f} % of them" + (
+        f", {high} {100 * means[high]:.0f} %" if high != low else ""
+    )
     return Section(
         "How many words each reader skips",
         "Readers do not look at every word; skipped words leave no EEG of their own. Dots are the median sentence, "
-        f"bars reach from the first to the third quartile. On average {low} skips {100 * means[low]:.0f} % of them, "
-        f"{high} {100 * means[high]:.0f} %.",
+        f"bars reach from the first to the third quartile. On average {span}.",
         figure,
     )
 
@@ -78,6 +80,8 @@ def power_spectrum(frequencies_hz: ArrayLike, density: ArrayLike) -> Section:
     axes.plot(at, decibels.T, color=MUTED, linewidth=0.4, alpha=0.35, rasterized=True)
     axes.plot(at, np.median(decibels, axis=0), color=palette[0], linewidth=1.8)
     axes.set(xlabel="Frequency (Hz)", ylabel="Power (dB re 1 µV²/Hz)", xlim=(at.min(), min(at.max(), 60.0)))
+    shown = decibels[:, at <= max(60.0, at.min())]
+    axes.set_ylim(shown.min() - 2, shown.max() + 4)  # the labels of the bands stand on top
     return Section(
         "Power spectrum",
         f"How strong each rhythm is in {len(alive)} channels (grey) and in the middle one of them (blue). Shaded: the "

@@ -49,9 +49,9 @@ def quality_totals(table: Sequence[Row]) -> Section:
     share = 100 * total["n_kept"] / max(total["n_rows"], 1)
     return Section(
         "What is in the recordings",
-        f"{len(table)} recordings. {total['n_kept']:,} of {total['n_rows']:,} sentences ({share:.1f} %) give a sample; "
-        "every other one is counted under the first reason that holds. Rejected for artefacts and not looked at are "
-        "different things and stay apart.",
+        f"{len(table)} recording{'s' * (len(table) > 1)}. {total['n_kept']:,} of {total['n_rows']:,} sentences "
+        f"({share:.1f} %) give a sample; every other one is counted under the first reason that holds. Rejected for "
+        "artefacts and not looked at are different things and stay apart.",
         table=Table(("Count", "Name in the table", "All recordings"), rows),
     )
 
@@ -68,7 +68,7 @@ def quality_of_recordings(table: Sequence[Row]) -> Section:
         )
         for row in table
     ]
-    names = ("Sentences", "Kept", "Lost", "EEG rejected", "Words", "Fixations", "rejected", "Words skipped")
+    names = ("Sentences", "Kept", "Lost", "EEG rejected", "Words", "Fixations", "Rejected", "Words skipped")
     return Section(
         "Recording by recording",
         "One line a reader and task (SR: film reviews; NR: normal reading; TSR: reading for a relation; 1 and 2: "

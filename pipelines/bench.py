@@ -30,5 +30,9 @@ def run(config: BenchConfig) -> None:
         from pipelines.benchmarks.pretraining import print_pretraining
 
         print_pretraining(config.repeats)
+    elif config.what == "zuco":
+        from pipelines.benchmarks.zuco import print_zuco
+
+        print_zuco(config.rows)
     else:
-        raise ValueError(f"bench {config.what} is unknown; use ops, step, loader, cochlea, pretrain or env")
+        raise ValueError(f"bench {config.what} is unknown; use ops, step, loader, cochlea, pretrain, zuco or env")

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from accel.files import whole
+from accel.report import Section
 from bci import figures
 from bci.raw.clock import fit_clock, same_triggers
 from bci.raw.eyelink import EyeLink, gaze_of, read_eyelink
-from bci.raw.features import piece_amplitudes
+from bci.raw.features import REJECT_UV, piece_amplitudes
 from bci.raw.recordings import NetEEG, find_recordings, onto_net, read_recording, windows_of
 from bci.raw.sentences import SHORTEST
 from bci.report import write_report
@@ -81,7 +82,15 @@ def describe(config: DataConfig) -> None:
     windows = windows_of(net.eeg_uv.shape[1], WINDOW_S, STEP_S)
     amplitudes = piece_amplitudes(net.eeg_uv, windows)
     kept = amplitudes[~np.isnan(amplitudes).any(axis=1)]
-    sections = [figures.power_spectrum(*spectrum(net.eeg_uv.T)), figures.sensor_layout()]
+    lead = (
+        f"{net.eeg_uv.shape[1] / SAMPLING_HZ:.1f} s of EEG; {net.how}. Of {len(windows)} windows of a second "
+        f"{len(kept)} hold no artefact (beyond {REJECT_UV:g} µV on any electrode)."
+    )
+    sections = [
+        Section("In one line", "", text=lead),
+        figures.power_spectrum(*spectrum(net.eeg_uv.T)),
+        figures.sensor_layout(),
+    ]
     if len(kept):
         sections.append(figures.band_topomaps(kept.mean(axis=0)))
     facts = {

@@ -175,11 +175,12 @@ class DemoConfig:
 
 @dataclass
 class BenchConfig:
-    what: str = "ops"  # ops, step, loader, cochlea or env
+    what: str = "ops"  # ops, step, loader, cochlea, pretrain, zuco or env
     repeats: int = 20
     threads: int = 0  # 0: all cores
     processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1
     steps: int = 0  # bench step: only the networks of so many time steps; 0: all
+    rows: int = 22000  # zuco: sentences in the set of files
 
 
 @dataclass

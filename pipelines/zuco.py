@@ -115,8 +115,9 @@ def describe(config: DataConfig) -> None:
         out,
         Findings(
             title="The ZuCo recordings",
-            verdict=f"{len(files)} recordings of {len({row.subject for row in rows})} readers: {summary.n_rows:,} "
-            f"sentences were shown, {summary.n_kept:,} of them give a sample to learn from or be tested on.",
+            verdict=f"{summary.n_rows:,} sentences were shown in {len(files)} recordings (readers: "
+            f"{len({row.subject for row in rows})}); {summary.n_kept:,} of them give a sample to learn from or be "
+            "tested on.",
             summary=summary,
             leakage=[index_split(rows), *leakage.check_split(split)] if all(split.counts[s] for s in SPLITS) else (),
             config={
