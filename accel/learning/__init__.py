@@ -1,0 +1,1 @@
+"""Learning rules made for hardware: soft-threshold pruning and binary-stochastic learning."""
