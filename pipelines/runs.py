@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from accel.files import read_json, whole, write_json
 from pipelines.domains import domain_of
-from pipelines.schema import AUGMENTATIONS, FEATURES, MODELS, SOURCES, TrainConfig, open_train_config
+from pipelines.schema import AUGMENTATIONS, FEATURES, MODELS, PRUNINGS, SOURCES, TrainConfig, open_train_config
 
 RETRAIN = "train again with `spikeloom train … overwrite=true`"
 
@@ -91,6 +91,7 @@ def _typed(values: Any) -> TrainConfig:
         "features": _shape(values.features, FEATURES, "log_mel"),
         "augmentation": _shape(values.augmentation, AUGMENTATIONS, "spectrogram"),
         "model": _shape(values.model, MODELS, "spikescr"),
+        "pruning": _shape(values.get("pruning", {}), PRUNINGS, "none"),
     }
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(open_train_config()), shapes, values))
     assert isinstance(config, TrainConfig)

@@ -4,8 +4,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
+from accel.learning.at_init import AtInitConfig
+from accel.learning.lats import LATSConfig, LinearThresholdConfig
+from accel.learning.magnitude import MagnitudeConfig
+from accel.learning.pruning import NoPruningConfig
 from bci.evaluation.protocol import CONSTANT_SENTENCE
 from bci.streaming import ReplayConfig
 from bci.zuco.splits import SplitConfig
@@ -34,6 +38,12 @@ SOURCES = {
 FEATURES = {"log_mel": LogMelConfig, "event_bins": EventBinsConfig}
 AUGMENTATIONS = {"spectrogram": AugmentationConfig, "spikes": SpikeAugmentationConfig}
 MODELS = {"spikescr": SpikeSCRConfig}
+
+# `pruning.kind` -> its shape; for models of every room.
+PRUNINGS = {
+    "none": NoPruningConfig, "lats": LATSConfig, "linear": LinearThresholdConfig, "magnitude": MagnitudeConfig,
+    "prune_at_init": AtInitConfig,
+}  # fmt: skip
 
 
 @dataclass
@@ -67,18 +77,19 @@ class TrainConfig:
     model: Any = field(default_factory=SpikeSCRConfig)  # one of MODELS
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    pruning: Any = field(default_factory=NoPruningConfig)  # one of PRUNINGS
 
 
 def open_train_config() -> TrainConfig:
     """The shape of a training whose data, features, augmentation and model are still to be chosen."""
-    return TrainConfig(data=MISSING, features=MISSING, augmentation=MISSING, model=MISSING)
+    return TrainConfig(data=MISSING, features=MISSING, augmentation=MISSING, model=MISSING, pruning=MISSING)
 
 
 def check_kinds(config: TrainConfig) -> None:
     """Raise ValueError where a key that tells shapes apart was changed without the shape, or rooms are mixed."""
     for group, key, shapes in (
         ("data", "source", SOURCES), ("features", "kind", FEATURES), ("augmentation", "kind", AUGMENTATIONS),
-        ("model", "kind", MODELS),
+        ("model", "kind", MODELS), ("pruning", "kind", PRUNINGS),
     ):  # fmt: skip
         node = getattr(config, group)
         true = next(name for name, shape in shapes.items() if shape is type(node))
@@ -88,7 +99,7 @@ def check_kinds(config: TrainConfig) -> None:
                 f"{group}.{key}={given} does not fit the other keys of {group}, which are those of {true}; "
                 f"choose another {group}=NAME instead"
             )
-        if (room := room_of(node)) != room_of(config.data):
+        if group != "pruning" and (room := room_of(node)) != room_of(config.data):
             raise ValueError(
                 f"{group} {true} is for {room}, and {config.data.source} data are {room_of(config.data)}; "
                 f"choose another {group}=NAME, or an experiment=NAME that chooses all of them"
@@ -209,8 +220,17 @@ class DataConfig:
     limit: int = 0  # features, bids of zuco: recordings to work on, the first ones; 0: all
 
 
+def pruned_folder(pruning: Any) -> str:
+    """`lats-sparsity0.9/` and the like, so that runs pruned alike lie together; nothing without pruning."""
+    if pruning.kind == "none":
+        return ""
+    targets = [f"-{t}{pruning.get(t)}" for t in ("sparsity", "threshold", "l1") if pruning.get(t) is not None]
+    return f"{pruning.kind}{''.join(targets)}/"
+
+
 def register() -> None:
     """Make the shapes known to Hydra under the names the YAML files build on."""
+    OmegaConf.register_new_resolver("pruned", pruned_folder, replace=True)
     store = ConfigStore.instance()
     for name, node in {
         "train": open_train_config(),
@@ -225,6 +245,7 @@ def register() -> None:
         *(("features", name, front_end) for name, front_end in FEATURES.items()),
         *(("augmentation", name, augmentation) for name, augmentation in AUGMENTATIONS.items()),
         *(("model", name, model) for name, model in MODELS.items()),
+        *(("pruning", f"{name}_schema", pruning) for name, pruning in PRUNINGS.items()),
         ("optimizer", "adamw_cosine", OptimizerConfig),
         ("trainer", "lightning", TrainerConfig),
     ):

@@ -120,10 +120,12 @@ class BestEpoch(ModelCheckpoint):
     """Keeps best.ckpt, the epoch chosen on the validation clips, written after `History` has its row.
 
     best_acc: highest accuracy, among equals lowest loss, then the earlier. best_loss: lowest loss, then the earlier.
+    Only epochs at whose end `eligible()` says so can be chosen.
     """
 
-    def __init__(self, folder: Path, pick: str = "best_acc") -> None:
+    def __init__(self, folder: Path, pick: str = "best_acc", eligible: Callable[[], bool] = lambda: True) -> None:
         check_pick(pick)
+        self.eligible = eligible
         monitor, mode = ("valid_accuracy", "max") if pick == "best_acc" else ("valid_loss", "min")
         super().__init__(
             dirpath=folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False,
@@ -132,6 +134,8 @@ class BestEpoch(ModelCheckpoint):
         self.valid_accuracy = self.valid_loss = math.nan  # of the epoch that is kept
 
     def check_monitor_top_k(self, trainer: lightning.Trainer, current: Tensor | None = None) -> bool:
+        if not self.eligible():
+            return False
         accuracy, loss = (float(trainer.callback_metrics[name]) for name in ("valid_accuracy", "valid_loss"))
         tie = current is not None and accuracy == self.valid_accuracy and loss < self.valid_loss
         better = super().check_monitor_top_k(trainer, current) or tie
@@ -160,7 +164,13 @@ class EveryEpoch(ModelCheckpoint):
 class History(Callback):
     """One row of metrics an epoch, kept in the checkpoint and written to metrics.csv, so a resumed run has them all."""
 
-    METRICS = ("train_loss", "train_kl", "valid_loss", "valid_accuracy")  # train_kl: where a teacher is listened to
+    METRICS = (
+        "train_loss",
+        "train_kl",
+        "valid_loss",
+        "valid_accuracy",
+        "sparsity",
+    )  # train_kl: where a teacher is listened to
 
     def __init__(self, path: Path, *, say: bool) -> None:
         self.path, self.say = path, say
@@ -177,7 +187,8 @@ class History(Callback):
             of = trainer.max_epochs
             print(
                 f"epoch {trainer.current_epoch + 1:3d}/{of}  train loss {row['train_loss']:.3f}  "
-                f"validation loss {row['valid_loss']:.3f}  accuracy {100 * row['valid_accuracy']:.1f} %",
+                f"validation loss {row['valid_loss']:.3f}  accuracy {100 * row['valid_accuracy']:.1f} %"
+                + (f"  sparsity {100 * row['sparsity']:.1f} %" if "sparsity" in row else ""),
                 flush=True,
             )
 

@@ -19,6 +19,7 @@ from accel.files import read_json, write_json
 from accel.report import render
 from pipelines.domains import Classifier, DataModule, OwnWay, domain_of
 from pipelines.process import on_terminal, set_up
+from pipelines.pruning import Pruning, outcome
 from pipelines.runs import TrainedModel, save_config, save_model
 from pipelines.schema import TrainConfig, check_kinds
 from pipelines.scores import accuracy
@@ -68,7 +69,9 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
     save_config(run, config)
 
     # Both after History has its row of the epoch: a resumed run must not lose it. `save_last` would follow `best` only.
-    best = BestEpoch(run / "checkpoints", pick)
+    pruner = config.pruning.build(task.model)
+    pruning = None if pruner is None else Pruning(pruner, run / "pruning.csv")
+    best = BestEpoch(run / "checkpoints", pick, (lambda: True) if pruning is None else (lambda: pruning.reached))
     latest = ModelCheckpoint(
         dirpath=run / "checkpoints", filename="last", enable_version_counter=False, save_on_train_epoch_end=True
     )
@@ -80,6 +83,7 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
         callbacks=[
             best,
             latest,
+            *([pruning] if pruning else []),
             history,
             Reseed(config.seed),
             *([EveryEpoch(run / "epochs")] if config.audit else []),
@@ -96,10 +100,19 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
     go_on = last if config.resume and last.exists() else None
     trainer.fit(task, lessons, data.val_dataloader(), ckpt_path=go_on, weights_only=True)
 
+    test = data.test_set  # first read here, with the best epoch on disk
+    model.cpu()
+    told: dict[str, Any] = {}
+    if config.audit:
+        told |= audit(run, task, test, domain)
+    if pruning is not None:
+        told["last_epoch"] = last_epoch(task, test, domain, history, pruning)
     chosen = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
     task.load_state_dict(chosen["state_dict"])
-    test = data.test_set  # first read here, with the best epoch on disk
-    log_p = domain.predict(model.cpu(), test)
+    if pruning is not None:
+        told["pruning"] = outcome(pruning)
+        pruning.pruner.bake()
+    log_p = domain.predict(model, test)
     result = {
         "name": config.name,
         "seed": config.seed,
@@ -111,8 +124,7 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
         f"test_{domain.SAMPLES}": len(test),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    if config.audit:
-        result |= audit(run, deepcopy(model), test, domain)
+    result |= told
     trained = TrainedModel(model=model.eval(), features=config.features, class_names=data.class_names)
     save_model(run / "model", trained, domain.model_card(result, data))
     tell(run, trained, data, result)
@@ -129,13 +141,28 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
     return result
 
 
-def audit(run: Path, model: nn.Module, test: Any, domain: Classifier) -> dict[str, Any]:
-    """What choosing the epoch on the test set would have claimed. It is only told: nothing chooses by it."""
-    scores = []
+def last_epoch(
+    task: ClassificationTask, test: Any, domain: Classifier, history: History, pruning: Pruning
+) -> dict[str, Any]:
+    """Accuracy and sparsity at the end of training, where `task` still is."""
+    return {
+        "epoch": history.rows[-1]["epoch"],
+        "valid_accuracy": history.rows[-1]["valid_accuracy"],
+        "test_accuracy": accuracy(domain.predict(task.model, test), test.labels),
+        "sparsity": pruning.rows[-1]["sparsity_of_pruned_layers"],
+    }
+
+
+def audit(run: Path, task: ClassificationTask, test: Any, domain: Classifier) -> dict[str, Any]:
+    """What choosing the epoch on the test set would have claimed. It is only told: nothing chooses by it.
+
+    Leaves the weights of `task` as they were.
+    """
+    scores, kept = [], deepcopy(task.state_dict())
     for path in (run / "epochs").glob("*.ckpt"):
-        weights = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
-        model.load_state_dict({k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")})
-        scores.append(accuracy(domain.predict(model, test), test.labels))
+        task.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
+        scores.append(accuracy(domain.predict(task.model, test), test.labels))
+    task.load_state_dict(kept)
     return {"test_max_optimistic": max(scores), "audited_epochs": len(scores)}
 
 

@@ -59,6 +59,16 @@ class Pruner(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+@dataclass
+class NoPruningConfig:
+    """Every weight stays."""
+
+    kind: str = "none"
+
+    def build(self, model: nn.Module) -> None:
+        return None
+
+
 class Changes:
     """Counts, from one look at some layers to the next, the weights that became 0 and those that came back."""
 

@@ -57,7 +57,7 @@ def weight_of(layer: nn.Module) -> Tensor:
 def sparsity_report(
     model: nn.Module, macs: Mapping[str, int] | None = None, pruned: frozenset[str] | None = None
 ) -> SparsityReport:
-    """Count. `macs`: dense multiply-accumulates of one sample by path (`count_macs`). `pruned`: paths of the layers
+    """Count. `macs`: dense multiply-accumulates of one sample by path (`MacCounter`). `pruned`: paths of the layers
     that a rule may zero; None: every layer."""
     layers = []  # LayerSparsity
     for path, layer in weighted_layers(model):
@@ -87,25 +87,26 @@ def sparsity_report(
     )
 
 
-def count_macs(model: nn.Module, run: Callable[[], Any], samples: int) -> dict[str, int]:
-    """Dense multiply-accumulates of one sample in every convolution and linear map, by path: `run()` sends `samples`
-    samples through the model. A layer whose weight is read without calling it is not in the answer."""
-    counted: dict[str, int] = {}
+class MacCounter:
+    """Counts the dense multiply-accumulates of every convolution and linear map that runs, from its making until
+    `of_one`. A layer whose weight is read without calling it is not seen."""
 
-    def count(path: str) -> Callable[..., None]:
+    def __init__(self, model: nn.Module) -> None:
+        self.counted: dict[str, int] = {}
+        self.hooks = [layer.register_forward_hook(self._count(path)) for path, layer in weighted_layers(model)]
+
+    def _count(self, path: str) -> Callable[..., None]:
         def hook(layer: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             products = layer.in_features if isinstance(layer, nn.Linear) else layer.weight[0].numel()
-            counted[path] = counted.get(path, 0) + out.numel() * int(products)
+            self.counted[path] = self.counted.get(path, 0) + out.numel() * int(products)
 
         return hook
 
-    hooks = [layer.register_forward_hook(count(path)) for path, layer in weighted_layers(model)]
-    try:
-        run()
-    finally:
-        for hook in hooks:
+    def of_one(self, samples: int) -> dict[str, int]:
+        """By path, of one of the `samples` samples that ran. Counting ends."""
+        for hook in self.hooks:
             hook.remove()
-    return {path: macs // samples for path, macs in counted.items()}
+        return {path: macs // samples for path, macs in self.counted.items()}
 
 
 def _share(zeros: int, of: int) -> float:
