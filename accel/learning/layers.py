@@ -66,10 +66,10 @@ def prunable(model: nn.Module, selection: LayerSelection) -> list[tuple[str, nn.
             f"{selection.conv}, depthwise={selection.depthwise}, linear={selection.linear}, dense first or last layers "
             f"and exclude={selection.exclude} spare them all, or they are frozen; allow one"
         )
+    names = dict(chosen)
     owners: dict[int, str] = {}  # parameter -> the first name it has
     for name, parameter in model.named_parameters(remove_duplicate=False):
         other = owners.setdefault(id(parameter), name)
-        path = name.removesuffix(".weight") if other == name else other.removesuffix(".weight")
-        if other != name and path in dict(chosen):
+        if other != name and any(one.removesuffix(".weight") in names for one in (name, other)):
             raise ValueError(f"{name} and {other} are one weight and cannot be pruned apart; add it to pruning.exclude")
     return chosen

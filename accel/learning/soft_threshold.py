@@ -95,6 +95,8 @@ def install(
     """
     made = []  # Thresholded
     for path, layer in layers:
+        if parametrize.is_parametrized(layer):
+            raise ValueError(f"{path} has another parametrisation already; remove it first")
         scale = 1.0 if scales is None else scales[path]
         rule = SoftThreshold(layer.weight.detach(), threshold=threshold, scale=scale, maskable=maskable)  # type: ignore[operator]
         parametrize.register_parametrization(layer, "weight", rule)
@@ -114,5 +116,10 @@ def thresholded(model: nn.Module) -> Iterator[Thresholded]:
 def bake(model: nn.Module) -> nn.Module:
     """Write W = S_d(theta) into plain layers, in place: same outputs, zeros that are stored as zeros, nothing extra."""
     for entry in list(thresholded(model)):
-        parametrize.remove_parametrizations(entry.layer, "weight", leave_parametrized=True)
+        layer, theta, weight = entry.layer, entry.theta, entry.weight
+        # Not parametrize.remove_parametrizations: that also takes the weight from every deep copy of the layer.
+        layer.__class__ = parametrize.type_before_parametrizations(layer)
+        del layer.parametrizations
+        theta.data = weight
+        layer.register_parameter("weight", theta)
     return model
