@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,24 @@ from accel.files import write_csv
 
 @dataclass
 class OptimizerConfig:
-    """AdamW; linear warm-up per iteration, then a cosine to eta_min over the rest (or with its own period)."""
+    """kind: adamw, or sgd with `momentum`; linear warm-up per iteration, then a cosine to eta_min over the rest (or
+    with its own period)."""
 
+    kind: str = "adamw"
+    momentum: float = 0.9
     lr: float = 2e-3
     weight_decay: float = 5e-3
     warmup_epochs: float = 1.0
     eta_min: float = 0.0
     cosine_period_epochs: float | None = None  # null: one fall over all epochs
     label_smoothing: float = 0.0
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.kind == "adamw":
+            return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        if self.kind == "sgd":
+            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        raise ValueError(f"optimizer.kind={self.kind} is unknown; use adamw or sgd")
 
 
 def learning_rate_factor(iteration: int, per_epoch: int, epochs: int, config: OptimizerConfig) -> float:
@@ -84,9 +94,7 @@ class ClassificationTask(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         config = self.optimizer_config
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
+        optimizer = config.build(self.model.parameters())
         per_epoch = math.ceil(self.trainer.estimated_stepping_batches / self.trainer.max_epochs)  # type: ignore[operator]
         epochs = self.trainer.max_epochs or 1
         schedule = torch.optim.lr_scheduler.LambdaLR(

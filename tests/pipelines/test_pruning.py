@@ -1,0 +1,148 @@
+"""Pruning as an option of training: targets met and reported, a killed run goes on exactly, models come out plain."""
+
+import csv
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from accel.learning.at_init import AtInitConfig
+from accel.learning.lats import LATSConfig, LinearThresholdConfig
+from accel.learning.magnitude import MagnitudeConfig
+from pipelines import export, tasks
+from pipelines.cli import main
+from pipelines.runs import load_config, load_model
+from pipelines.schema import ExportConfig, TrainConfig, register
+from pipelines.train import train
+from speech.synthetic import synthesise_keywords
+from tests.pipelines.test_run import config
+
+RULES = {
+    "lats": LATSConfig(sparsity=0.7, scope="layer"),
+    "linear": LinearThresholdConfig(threshold=0.05),
+    "magnitude": MagnitudeConfig(sparsity=0.7, updates=5),
+    "prune_at_init": AtInitConfig(sparsity=0.7, steps=3, first_layer_dense=True),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("speech.synthetic.synthesise_keywords", functools.cache(synthesise_keywords))
+        for name, rule in RULES.items():
+            made[name] = tmp_path_factory.mktemp("runs") / name
+            if name != "lats":
+                patch.setattr("pipelines.train.tell", lambda *given: None)  # one page is looked at
+            train(config(made[name], epochs=3, pruning=rule, audit=name == "magnitude"))
+    return made
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "pruning.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_run_tells_accuracy_and_sparsity_of_the_last_and_of_the_kept_epoch(name: str, runs: dict[str, Path]) -> None:
+    result = json.loads((runs[name] / "result.json").read_text())
+    kept, last = result["pruning"], result["last_epoch"]
+    assert kept["method"] == name
+    if kept["target"] is not None:
+        assert 0.7 <= kept["sparsity"] < 0.72 and last["sparsity"] >= 0.7
+    assert last["epoch"] == 3 and 0 <= last["test_accuracy"] <= 1 and 0 <= last["valid_accuracy"] <= 1
+    assert len(rows(runs[name])) == 3
+    assert float(rows(runs[name])[-1]["sparsity_of_pruned_layers"]) == last["sparsity"]
+    if name in ("lats", "linear"):  # the threshold grows until the end, so only the last epoch is sparse enough
+        assert result["best_epoch"] == 3
+    assert name not in ("lats", "linear") or "AdamW" in kept["l1_missing"]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_model_that_is_kept_is_plain_and_as_sparse_as_told(name: str, runs: dict[str, Path]) -> None:
+    model = load_model(runs[name] / "model").model
+    told = json.loads((runs[name] / "result.json").read_text())["pruning"]["report"]["layers"]
+    for layer in told:
+        weight = model.get_submodule(layer["path"]).weight
+        assert isinstance(weight, torch.nn.Parameter)
+        assert int((weight == 0).sum()) == layer["zeros"]
+    assert not [key for key in model.state_dict() if "parametrizations" in key or "mask" in key]
+    assert load_config(runs[name]).pruning == RULES[name]
+
+
+def test_the_exported_workload_has_the_density_of_every_pruned_layer(runs: dict[str, Path]) -> None:
+    export.run(ExportConfig(run=str(runs["lats"]), batches=1, batch_size=4))
+    workload = json.loads((runs["lats"] / "export/workload.json").read_text())
+    told = json.loads((runs["lats"] / "result.json").read_text())["pruning"]["report"]["layers"]
+    density = {layer["path"]: layer["density_weight"] for layer in workload["layers"]}
+    assert len(told) > 5
+    for layer in told:
+        assert density[layer["path"]]["mean"] == pytest.approx(1 - layer["zeros"] / layer["numel"], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["lats", "magnitude"])
+def test_a_killed_run_goes_on_exactly(name: str, runs: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
+    class Killed(Exception):
+        pass
+
+    def die(self, trainer, module):
+        if trainer.current_epoch == 1:
+            raise Killed
+
+    monkeypatch.setattr("pipelines.train.tell", lambda *given: None)
+    settings = config(tmp_path / "killed", epochs=3, pruning=RULES[name], audit=name == "magnitude")
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks.History, "on_train_epoch_start", die)
+        with pytest.raises(Killed):
+            train(settings)
+    train(dataclasses.replace(settings, resume=True))
+    last = [
+        torch.load(r / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for r in (runs[name], tmp_path / "killed")
+    ]
+    assert last[0].keys() == last[1].keys()
+    assert [k for k in last[0] if not torch.equal(last[0][k], last[1][k])] == []
+    assert (tmp_path / "killed/pruning.csv").read_text() == (runs[name] / "pruning.csv").read_text()
+
+
+def test_the_planned_rates_are_the_rates_that_come(runs: dict[str, Path]) -> None:
+    table = rows(runs["lats"])
+    mu = [float(row["mu"]) for row in table]
+    assert float(table[-1]["lr_sum"]) > 0 and all(m >= 0 for m in mu)
+    assert [int(row["regrown"]) >= 0 for row in table] == [True] * 3
+    assert float(table[0]["threshold"]) < float(table[1]["threshold"]) < float(table[2]["threshold"])
+
+
+def composed(*overrides: str) -> TrainConfig:
+    register()
+    with initialize_config_module("conf", version_base="1.3"):
+        made = OmegaConf.to_object(compose("train", overrides=["name=synthetic", *overrides]))
+    assert isinstance(made, TrainConfig)
+    return made
+
+
+def test_the_command_line_chooses_a_rule_and_runs_lie_apart() -> None:
+    chosen = composed("pruning=lats", "pruning.sparsity=0.9", "pruning.homotopy=0.1")
+    assert chosen.pruning == LATSConfig(sparsity=0.9, homotopy=0.1)
+    assert chosen.run == "runs/synthetic/lats-sparsity0.9/seed0"
+    assert composed().run == "runs/synthetic/seed0"
+    assert composed("pruning=linear", "pruning.threshold=0.1").run == "runs/synthetic/linear-threshold0.1/seed0"
+
+
+def test_an_unknown_key_or_kind_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for overrides, words in (
+        (["pruning=lats", "pruning.sparsty=0.9"], "pruning.sparsty"),
+        (["pruning=lat"], "did you mean lats?"),
+        (["pruning=magnitude", "pruning.homotopy=0.1"], "pruning.homotopy"),
+        (["pruning=lats", "run=RUN"], "pruning.sparsity"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", *overrides])
+        assert stopped.value.code == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert words in line
