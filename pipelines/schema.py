@@ -104,6 +104,7 @@ def check_kinds(config: TrainConfig) -> None:
                 f"{group} {true} is for {room}, and {config.data.source} data are {room_of(config.data)}; "
                 f"choose another {group}=NAME, or an experiment=NAME that chooses all of them"
             )
+    config.pruning.check()
 
 
 @dataclass

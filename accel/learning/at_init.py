@@ -29,6 +29,12 @@ class AtInitConfig(LayerSelection):
     steps: int = 100
     lr: float = 2e-3
 
+    def check(self) -> None:
+        """Raise ValueError for settings that cannot be meant."""
+        check_target(sparsity=self.sparsity)
+        if self.steps < 1 or self.lr <= 0:
+            raise ValueError(f"pruning.steps={self.steps} and pruning.lr={self.lr} must be positive; use 100 and 0.002")
+
     def build(self, model: nn.Module) -> "AtInitPruner":
         return AtInitPruner(model, self)
 
@@ -65,11 +71,7 @@ class AtInitPruner:
     """Trains `model` inside a mask that `find` chooses before the first step."""
 
     def __init__(self, model: nn.Module, config: AtInitConfig) -> None:
-        check_target(sparsity=config.sparsity)
-        if config.steps < 1 or config.lr <= 0:
-            raise ValueError(
-                f"pruning.steps={config.steps} and pruning.lr={config.lr} must be positive; use 100 and 0.002"
-            )
+        config.check()
         self.model, self.config, self.method, self.target = model, config, config.kind, config.sparsity
         layers = prunable(model, config)
         self.entries = install(layers, maskable=True)

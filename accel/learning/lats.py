@@ -52,6 +52,21 @@ class SoftThresholdConfig(LayerSelection):
     freeze_step: int | None = None
     scope: str = "global"
 
+    def check(self) -> None:
+        """Raise ValueError for settings that cannot be meant."""
+        check_target(**self.targets())
+        if self.decay not in DECAYS:
+            raise ValueError(f"pruning.decay={self.decay} is unknown; use one of {', '.join(DECAYS)}")
+        if self.scope not in ("global", "layer"):
+            raise ValueError(f"pruning.scope={self.scope} is unknown; use global or layer")
+        if not 0 < self.until <= 1:
+            raise ValueError(f"pruning.until={self.until} is no share of the steps; use a number in (0, 1]")
+        if self.freeze_step is not None and self.freeze_step < 1:
+            raise ValueError(f"pruning.freeze_step={self.freeze_step} is no step; use a whole number >= 1, or null")
+
+    def targets(self) -> dict[str, float | None]:
+        return {"sparsity": self.sparsity, "threshold": self.threshold}
+
 
 @dataclass
 class LATSConfig(SoftThresholdConfig):
@@ -60,6 +75,13 @@ class LATSConfig(SoftThresholdConfig):
 
     l1: float | None = None
     homotopy: float = 1.0
+
+    def check(self) -> None:
+        super().check()
+        check_base(self.homotopy)
+
+    def targets(self) -> dict[str, float | None]:
+        return {**super().targets(), "l1": self.l1}
 
     def build(self, model: nn.Module) -> "SoftThresholdPruner":
         return SoftThresholdPruner(model, self, l1=self.l1, base=self.homotopy)
@@ -81,9 +103,7 @@ class SoftThresholdPruner:
     def __init__(
         self, model: nn.Module, config: SoftThresholdConfig, *, l1: float | None = None, base: float = 1.0
     ) -> None:
-        check_target(**{"sparsity": config.sparsity, "threshold": config.threshold} | _l1_target(config, l1))
-        check_base(base)
-        _check_choices(config)
+        config.check()
         self.model, self.config, self.l1_target, self.base = model, config, l1, base
         self.method, self.target = config.kind, config.sparsity
         layers = prunable(model, config)
@@ -249,21 +269,6 @@ class SoftThresholdPruner:
         if self.schedule is None:
             raise ValueError("plan(rates, optimizer) comes before the first step")
         return self.schedule
-
-
-def _check_choices(config: SoftThresholdConfig) -> None:
-    if config.decay not in DECAYS:
-        raise ValueError(f"pruning.decay={config.decay} is unknown; use one of {', '.join(DECAYS)}")
-    if config.scope not in ("global", "layer"):
-        raise ValueError(f"pruning.scope={config.scope} is unknown; use global or layer")
-    if not 0 < config.until <= 1:
-        raise ValueError(f"pruning.until={config.until} is no share of the steps; use a number in (0, 1]")
-    if config.freeze_step is not None and config.freeze_step < 1:
-        raise ValueError(f"pruning.freeze_step={config.freeze_step} is no step; use a whole number >= 1, or null")
-
-
-def _l1_target(config: SoftThresholdConfig, l1: float | None) -> dict[str, float | None]:
-    return {"l1": l1} if isinstance(config, LATSConfig) else {}
 
 
 def _root_mean_square(layer: nn.Module) -> float:

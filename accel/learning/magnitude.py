@@ -30,6 +30,17 @@ class MagnitudeConfig(LayerSelection):
     until: float = 0.75
     updates: int = 100
 
+    def check(self) -> None:
+        """Raise ValueError for settings that cannot be meant."""
+        check_target(sparsity=self.sparsity)
+        if not 0 <= self.start < self.until <= 1:
+            raise ValueError(
+                f"pruning.start={self.start} and pruning.until={self.until} must be shares of the steps, the first the "
+                "smaller; use 0 and 0.75"
+            )
+        if self.updates < 1:
+            raise ValueError(f"pruning.updates={self.updates} must be at least 1; use 100")
+
     def build(self, model: nn.Module) -> "MagnitudePruner":
         return MagnitudePruner(model, self)
 
@@ -38,14 +49,7 @@ class MagnitudePruner:
     """Masks the chosen layers of `model`."""
 
     def __init__(self, model: nn.Module, config: MagnitudeConfig) -> None:
-        check_target(sparsity=config.sparsity)
-        if not 0 <= config.start < config.until <= 1:
-            raise ValueError(
-                f"pruning.start={config.start} and pruning.until={config.until} must be shares of the steps, the first "
-                "the smaller; use 0 and 0.75"
-            )
-        if config.updates < 1:
-            raise ValueError(f"pruning.updates={config.updates} must be at least 1; use 100")
+        config.check()
         self.model, self.config, self.method, self.target = model, config, config.kind, config.sparsity
         self.layers = prunable(model, config)
         for _, layer in self.layers:

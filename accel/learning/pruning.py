@@ -65,6 +65,9 @@ class NoPruningConfig:
 
     kind: str = "none"
 
+    def check(self) -> None:
+        pass
+
     def build(self, model: nn.Module) -> None:
         return None
 
