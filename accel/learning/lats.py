@@ -271,5 +271,5 @@ class SoftThresholdPruner:
         return self.schedule
 
 
-def _root_mean_square(layer: nn.Module) -> float:
+def _root_mean_square(layer: Any) -> float:
     return float(layer.weight.detach().square().mean().sqrt()) or 1.0

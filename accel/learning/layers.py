@@ -7,6 +7,7 @@ so "first" and "last" mean the same for every architecture. Frozen weights are l
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
@@ -35,12 +36,12 @@ def kind_of(layer: nn.Module) -> str | None:
     return None
 
 
-def weighted_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def weighted_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Every convolution and linear map with its path, in the order of definition."""
     return ((path, layer) for path, layer in model.named_modules() if kind_of(layer))
 
 
-def prunable(model: nn.Module, selection: LayerSelection) -> list[tuple[str, nn.Module]]:
+def prunable(model: nn.Module, selection: LayerSelection) -> list[tuple[str, Any]]:
     """The layers that `selection` names, with their paths. Raises ValueError when there are none, when a pattern of
     `exclude` fits nothing, and for a weight that two modules share."""
     every = list(weighted_layers(model))

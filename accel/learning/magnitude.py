@@ -56,7 +56,7 @@ class MagnitudePruner:
             prune.identity(layer, "weight")
         self.paths = frozenset(path for path, _ in self.layers)
         self.changes = Changes(layer for _, layer in self.layers)
-        self.n_weights = sum(layer.weight_mask.numel() for _, layer in self.layers)
+        self.n_weights = sum(int(layer.weight_mask.numel()) for _, layer in self.layers)
         self.step, self.lr_sum = 0, 0.0
         self.at: list[int] = []  # steps after which weights are cut off, in order
 

@@ -9,6 +9,7 @@ W' = S_{d' - d}(W - eta g). Who moves d, and when, is in `schedules` and `prunin
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class SoftThreshold(nn.Module):
 class Thresholded:
     """A layer whose weight is seen through a SoftThreshold: its path, latent weight theta and the weight W it uses."""
 
-    def __init__(self, path: str, layer: nn.Module, rule: SoftThreshold) -> None:
+    def __init__(self, path: str, layer: Any, rule: SoftThreshold) -> None:
         self.path, self.layer, self.rule = path, layer, rule
 
     @property
@@ -83,7 +84,7 @@ class Thresholded:
 
 
 def install(
-    layers: Iterable[tuple[str, nn.Module]],
+    layers: Iterable[tuple[str, Any]],
     *,
     threshold: float = 0.0,
     scales: dict[str, float] | None = None,
@@ -98,7 +99,7 @@ def install(
         if parametrize.is_parametrized(layer):
             raise ValueError(f"{path} has another parametrisation already; remove it first")
         scale = 1.0 if scales is None else scales[path]
-        rule = SoftThreshold(layer.weight.detach(), threshold=threshold, scale=scale, maskable=maskable)  # type: ignore[operator]
+        rule = SoftThreshold(layer.weight.detach(), threshold=threshold, scale=scale, maskable=maskable)
         parametrize.register_parametrization(layer, "weight", rule)
         made.append(Thresholded(path, layer, rule))
     return made
@@ -106,6 +107,8 @@ def install(
 
 def thresholded(model: nn.Module) -> Iterator[Thresholded]:
     """The layers of `model` that `install` changed, in their order."""
+    path: str
+    layer: Any
     for path, layer in model.named_modules():
         if parametrize.is_parametrized(layer, "weight"):
             for rule in layer.parametrizations["weight"]:

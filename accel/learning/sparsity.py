@@ -46,7 +46,7 @@ class SparsityReport:
         return asdict(self)
 
 
-def weight_of(layer: nn.Module) -> Tensor:
+def weight_of(layer: Any) -> Tensor:
     """The weight a layer uses now: of a soft threshold, of torch.nn.utils.prune, or its own."""
     with torch.no_grad():
         if hasattr(layer, "weight_mask"):  # `layer.weight` is as old as the last forward pass there
@@ -96,7 +96,7 @@ class MacCounter:
         self.hooks = [layer.register_forward_hook(self._count(path)) for path, layer in weighted_layers(model)]
 
     def _count(self, path: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        def hook(layer: Any, args: tuple[Any, ...], out: Tensor) -> None:
             products = layer.in_features if isinstance(layer, nn.Linear) else layer.weight[0].numel()
             self.counted[path] = self.counted.get(path, 0) + out.numel() * int(products)
 
