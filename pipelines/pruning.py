@@ -48,7 +48,7 @@ class Pruning(Callback):
         self.pruner.plan(planned_rates(trainer), optimizer)
         if self._loaded is not None:
             self.pruner.load_state_dict(self._loaded)
-        optimizer.register_step_post_hook(lambda made, args, kwargs: self.pruner.after_step(made))
+        optimizer.register_step_post_hook(lambda made, args, kwargs: self.pruner.after_step(made, not skipped(made)))
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if isinstance(self.pruner, AtInitPruner) and not self.pruner.found:
@@ -92,6 +92,12 @@ class Pruning(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loaded, self.rows, self.macs = state_dict["pruner"], state_dict["rows"], state_dict["macs"]
+
+
+def skipped(optimizer: Optimizer) -> bool:
+    """Whether a fused optimiser left its step out, as its gradient scaler told it to; others are then not called."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf)
 
 
 def planned_rates(trainer: lightning.Trainer) -> list[float]:
