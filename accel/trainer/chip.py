@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
+from accel.trainer import sram
 from accel.trainer.provenance import ABSENT, Bound, Constant, Reader
 
 Dataflow = Literal["ws", "os", "is"]
@@ -69,7 +70,10 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """A systolic array with the memories that play its roles (`ENGINE_ROLES`) and the operands whose zeros it gates."""
+    """A systolic array with the memories that play its roles (`ENGINE_ROLES`).
+
+    Zeros of the operands in `zero_gating` cost no arithmetic; those in `zero_skipping` cost no cycles either.
+    """
 
     rows: int
     columns: int
@@ -77,6 +81,7 @@ class Engine:
     mac: Mac
     memories: Mapping[str, Memory]
     zero_gating: tuple[str, ...]
+    zero_skipping: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +121,16 @@ class Noc:
 
 @dataclass(frozen=True, kw_only=True)
 class EnergySwitches:
-    """Which parts enter the energy; bytes and times are reported in any case."""
+    """Which parts enter the energy; bytes and times are reported in any case.
+
+    `include_refill` (may be left out: false) charges what an engine's own SRAM reads again from the shared memory of
+    its core, which the authors of the chip do not.
+    """
 
     include_dram: bool
     include_noc: bool
     include_leakage: bool
+    include_refill: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +148,18 @@ class LayerMapping:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """Several such chips that train together, each behind a link to a common server; a file may leave it out."""
+
+    devices: int
+    link_bits_per_s: float
+    link_pj_per_bit: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chip:
-    """A validated chip; `norm_memory` and `optimizer_memory` are the SRAMs of the normalisation and Adam units."""
+    """A validated chip. `norm_memory` and `optimizer_memory` are the SRAMs of the normalisation and Adam units; they
+    also are what the engines of a core share: activations live in the first, weights in the second."""
 
     name: str
     node_nm: float
@@ -157,19 +177,22 @@ class Chip:
     energy: EnergySwitches
     mapping: LayerMapping
     constants: tuple[Constant, ...]
+    summary: str = ""
+    fleet: Fleet | None = None
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Chip:
-        """Read a chip file.
+        """Read a chip file; `read_document` says what `base` in it means.
 
         Raises:
             ChipError: for an unreadable file, or with the list of all faults in it.
         """
-        try:
-            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ChipError(f"{path}: not a readable chip file ({error})") from error
-        return cls.from_mapping(document, str(path))
+        return cls.from_mapping(read_document(path), str(path))
+
+    @property
+    def memory_count(self) -> Mapping[str, int]:
+        """How many of each memory there are: one for the chip, or one in each core."""
+        return {name: 1 if memory.scope == "chip" else self.cores.count for name, memory in self.memories.items()}
 
     @classmethod
     def from_mapping(cls, mapping: Any, source: str) -> Chip:
@@ -188,6 +211,41 @@ class Chip:
     def provenance(self) -> tuple[Constant, ...]:
         """All numbers of the chip in file order, one row each."""
         return self.constants
+
+
+def read_document(path: str | Path) -> Any:
+    """The YAML tree of a chip file. `base: other.yaml` names a file beside it whose tree this one changes: mappings are
+    merged, anything else (a number with its origin, a list) is replaced as a whole.
+
+    Raises:
+        ChipError: for a file that cannot be read, or that is its own base.
+    """
+    chain: list[Path] = []
+    documents = []  # dict, the file itself first
+    following: Path | None = Path(path)
+    while following is not None:
+        if following.resolve() in chain:
+            raise ChipError(f"{path}: base leads back to {following}; a chip cannot build on itself")
+        chain.append(following.resolve())
+        try:
+            document = yaml.safe_load(following.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            raise ChipError(f"{following}: not a readable chip file ({error})") from error
+        base = document.pop("base", None) if isinstance(document, dict) else None
+        if base is not None and not isinstance(base, str):
+            raise ChipError(f"{following}: base: got {base!r}; name a chip file beside this one")
+        documents.append(document)
+        following = following.parent / base if base is not None else None
+    tree = documents.pop()
+    while documents:
+        tree = _merged(tree, documents.pop())
+    return tree
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if not (isinstance(below, dict) and isinstance(above, dict)) or "value" in above:
+        return above
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
 _PRICE = Bound(unit="pJ", low=0, high=1e6)
@@ -216,6 +274,11 @@ _NOC = {
     "hop_pj_ns": _PRICE,
     "hop_ns": Bound(unit="ns", low=0, high=1e6),
 }
+_FLEET = {
+    "devices": Bound(unit="devices", low=1, high=10_000, whole=True),
+    "link_bits_per_s": Bound(unit="bit/s", low=1e3, high=1e13),
+    "link_pj_per_bit": Bound(unit="pJ/bit", low=0, high=1e7),
+}
 _NODE = Bound(unit="nm", low=1, high=1000)
 _CLOCK = Bound(unit="Hz", low=1e3, high=1e11)
 _QUANTUM = Bound(unit="channels", low=1, high=4096, whole=True)
@@ -225,7 +288,7 @@ def _read_chip(reader: Reader, document: Any) -> Chip | None:
     keys = ("name", "node_nm", "clock_hz", "cores", "memories", "engines", "shared", "ops", "dram", "noc", "energy",
             "mapping")  # fmt: skip
     # `templates` only holds the YAML anchors that keep the rest of a file short.
-    top = reader.section(document, "", keys, optional=("templates",))
+    top = reader.section(document, "", keys, optional=("templates", "summary", "fleet"))
     if top["name"] is not ABSENT and (not isinstance(top["name"], str) or not top["name"]):
         reader.faults.append(f"name: got {top['name']!r}; a text is needed")
     node_nm = reader.number(top["node_nm"], "node_nm", _NODE)
@@ -241,8 +304,16 @@ def _read_chip(reader: Reader, document: Any) -> Chip | None:
     dram = Dram(**reader.numbers(section, "dram", _DRAM), boundary=boundary)
     noc = Noc(**reader.numbers(reader.section(top["noc"], "noc", tuple(_NOC)), "noc", _NOC))
     switches = ("include_dram", "include_noc", "include_leakage")
-    section = reader.section(top["energy"], "energy", switches)
-    energy = {key: reader.choice(section[key], f"energy.{key}", (True, False)) for key in switches}
+    section = reader.section(top["energy"], "energy", switches, optional=("include_refill",))
+    if isinstance(top["energy"], dict) and "include_refill" in top["energy"]:
+        section["include_refill"] = top["energy"]["include_refill"]
+    energy = {key: reader.choice(section[key], f"energy.{key}", (True, False)) for key in section}
+    extra = document if isinstance(document, dict) else {}
+    fleet = None
+    if "fleet" in extra:
+        fleet = Fleet(**reader.numbers(reader.section(extra["fleet"], "fleet", tuple(_FLEET)), "fleet", _FLEET))
+    if not isinstance(extra.get("summary", ""), str):
+        reader.faults.append(f"summary: got {extra['summary']!r}; a text is needed")
     section = reader.section(top["mapping"], "mapping", ("channel_quantum", "strided_gradient", "membrane"))
     mapping = LayerMapping(
         channel_quantum=reader.number(section["channel_quantum"], "mapping.channel_quantum", _QUANTUM),
@@ -257,6 +328,7 @@ def _read_chip(reader: Reader, document: Any) -> Chip | None:
         name=top["name"], node_nm=node_nm, clock_hz=clock_hz, cores=cores, memories=MappingProxyType(memories),
         fp=fp, bp=bp, wg=wg, norm_memory=shared["norm"], optimizer_memory=shared["optimizer"], ops=ops, dram=dram,
         noc=noc, energy=EnergySwitches(**energy), mapping=mapping, constants=tuple(reader.constants),
+        summary=extra.get("summary", ""), fleet=fleet,
     )  # fmt: skip
 
 
@@ -279,17 +351,33 @@ def _read_memories(reader: Reader, node: Any) -> dict[str, Memory]:
     memories = {}
     for name, entry in node.items():
         path = f"memories.{name}"
-        section = reader.section(entry, path, (*_MEMORY, "scope"))
+        section = _priced(reader.section(entry, path, (*_MEMORY, "scope")))
         scope = reader.choice(section["scope"], f"{path}.scope", ("engine", "core", "chip"))
         memories[str(name)] = Memory(**reader.numbers(section, path, _MEMORY), scope=scope)
     return memories
+
+
+def _priced(section: dict[str, Any]) -> dict[str, Any]:
+    """Prices written as "cacti-lop" or "cacti-hp" become those of the table for this size and port."""
+    numbers = [
+        node.get("value") if isinstance(node, dict) else None for node in (section["size_bits"], section["port_bits"])
+    ]
+    size, port = (n if isinstance(n, int) and not isinstance(n, bool) and n > 0 else None for n in numbers)
+    if size is None or port is None:
+        return section
+    for key in ("read_pj", "write_pj", "leak_mw"):
+        record = section[key]
+        if isinstance(record, dict) and record.get("value") in sram.FLAVOURS:
+            price = sram.leakage_mw(size) if key == "leak_mw" else sram.access_pj(size, port, record["value"])
+            beyond = {"tier": "fit"} if size / 8 > sram.LARGEST_BYTES else {}
+            section[key] = {**record, "value": price, **beyond}
+    return section
 
 
 def _read_engine(reader: Reader, node: Any, name: str, memories: Mapping[str, Memory]) -> Engine:
     path = f"engines.{name}"
     section = reader.section(node, path, ("array", "dataflow", "mac", "memories", "zero_gating", "zero_skipping"))
     rows, columns = reader.entries(section["array"], f"{path}.array", _LANES, 2)
-    reader.operands(section["zero_skipping"], f"{path}.zero_skipping", ())
     return Engine(
         rows=rows,
         columns=columns,
@@ -297,6 +385,7 @@ def _read_engine(reader: Reader, node: Any, name: str, memories: Mapping[str, Me
         mac=reader.choice(section["mac"], f"{path}.mac", ("mux_add", "mul_add")),
         memories=_read_roles(reader, section["memories"], f"{path}.memories", ENGINE_ROLES[name], memories),
         zero_gating=reader.operands(section["zero_gating"], f"{path}.zero_gating", ENGINE_OPERANDS[name]),
+        zero_skipping=reader.operands(section["zero_skipping"], f"{path}.zero_skipping", ENGINE_OPERANDS[name]),
     )
 
 

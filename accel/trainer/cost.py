@@ -9,7 +9,8 @@ Letters: C inputs and K outputs of one group, P output positions, F kernel taps,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import ceil
 
 from accel.trainer.chip import Chip, Dataflow, Engine, Memory
@@ -22,7 +23,10 @@ SPIKE_BITS = {"binary": 1, "ternary": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class Energy:
-    """Energy in pJ by where it is spent. Sums with `+`, and scales with `number *`."""
+    """Energy in pJ by where it is spent. Sums with `+`, and scales with `number *`.
+
+    `memory_pj_by_tensor` splits `register_pj` + `sram_pj` by the class of the tensor that is moved.
+    """
 
     compute_pj: float = 0.0
     register_pj: float = 0.0
@@ -30,12 +34,26 @@ class Energy:
     dram_pj: float = 0.0
     noc_pj: float = 0.0
     leakage_pj: float = 0.0
+    memory_pj_by_tensor: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def total_pj(self) -> float:
         return self.compute_pj + self.register_pj + self.sram_pj + self.dram_pj + self.noc_pj + self.leakage_pj
 
+    @classmethod
+    def of(cls, compute_pj: float, **moved: tuple[float, float]) -> Energy:
+        """Arithmetic, and for each tensor class the (register, SRAM) energy of moving it."""
+        return cls(
+            compute_pj=compute_pj,
+            register_pj=sum(register for register, _ in moved.values()),
+            sram_pj=sum(sram for _, sram in moved.values()),
+            memory_pj_by_tensor={name: register + sram for name, (register, sram) in moved.items()},
+        )
+
     def __add__(self, other: Energy) -> Energy:
+        tensors = dict(self.memory_pj_by_tensor)
+        for name, value in other.memory_pj_by_tensor.items():
+            tensors[name] = tensors.get(name, 0.0) + value
         return Energy(
             compute_pj=self.compute_pj + other.compute_pj,
             register_pj=self.register_pj + other.register_pj,
@@ -43,6 +61,7 @@ class Energy:
             dram_pj=self.dram_pj + other.dram_pj,
             noc_pj=self.noc_pj + other.noc_pj,
             leakage_pj=self.leakage_pj + other.leakage_pj,
+            memory_pj_by_tensor=tensors,
         )
 
     def __rmul__(self, times: float) -> Energy:
@@ -53,7 +72,39 @@ class Energy:
             dram_pj=self.dram_pj * times,
             noc_pj=self.noc_pj * times,
             leakage_pj=self.leakage_pj * times,
+            memory_pj_by_tensor={name: value * times for name, value in self.memory_pj_by_tensor.items()},
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """What streams into an engine: its kind, and the bits of one value.
+
+    A whole number of b bits (a residual stream of added spikes) is b planes of spikes: the array takes one plane after
+    the other, adds what it selects, and doubles the partial sum in between, which for FP16 is a step of the exponent
+    and free. It costs b accumulations, b accesses of one bit and b passes.
+    """
+
+    kind: InputKind = "binary"
+    bits: int = 1
+
+    @property
+    def planes(self) -> int:
+        return self.bits if self.kind == "integer" else 1
+
+    @property
+    def width(self) -> int:
+        """Bits that are moved for one value."""
+        return OPERAND_BITS if self.kind == "real" else SPIKE_BITS.get(self.kind, self.bits)
+
+    @property
+    def tensor(self) -> str:
+        """The class under which its traffic is booked."""
+        return "activation" if self.kind == "real" else "s"
+
+
+SPIKE = Operand()
+REAL = Operand(kind="real", bits=OPERAND_BITS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +139,11 @@ class ConvLoops:
         return self.weights * self.positions
 
 
-def mac_pj(chip: Chip, engine: Engine, input_kind: InputKind = "binary") -> float:
-    """Energy of one multiply-accumulate: mux + add where an operand is a spike, mul + add where both are real."""
-    if engine.mac == "mux_add" and input_kind != "real":
-        return chip.ops.mux_pj + chip.ops.add_pj
+def mac_pj(chip: Chip, engine: Engine, operand: Operand = SPIKE) -> float:
+    """Energy of one multiply-accumulate: mux + add for each plane where an operand is a spike, mul + add where both are
+    real."""
+    if engine.mac == "mux_add" and operand.kind != "real":
+        return operand.planes * (chip.ops.mux_pj + chip.ops.add_pj)
     return chip.ops.mul_pj + chip.ops.add_pj
 
 
@@ -101,7 +153,7 @@ def weights_stay(loops: ConvLoops, memory: Memory) -> bool:
 
 
 def forward_energy(
-    loops: ConvLoops, chip: Chip, *, input_kind: InputKind = "binary", load_weights: bool = True, active: float = 1.0
+    loops: ConvLoops, chip: Chip, *, operand: Operand = SPIKE, load_weights: bool = True, active: float = 1.0
 ) -> Energy:
     """Energy of the FP engine for one image and time step, without the neurons.
 
@@ -116,9 +168,9 @@ def forward_energy(
         chip.fp,
         reduction=loops.group_inputs,
         outputs=loops.group_outputs,
-        mac=mac_pj(chip, chip.fp, input_kind),
-        input_register=_input_register_pj(chip, input_kind),
-        input_sram=_input_sram_pj(memories["input"], memories["output"], input_kind),
+        operand=operand,
+        input_sram=_input_sram_pj(memories["input"], memories["output"], operand),
+        tensor=operand.tensor,
         load_weights=load_weights,
         active=active,
     )
@@ -132,9 +184,9 @@ def backward_energy(loops: ConvLoops, chip: Chip, *, load_weights: bool = True, 
         chip.bp,
         reduction=loops.group_outputs,
         outputs=loops.group_inputs,
-        mac=mac_pj(chip, chip.bp, "real"),
-        input_register=chip.ops.register_16b_pj,
+        operand=REAL,
         input_sram=chip.bp.memories["input"].read_element_pj(OPERAND_BITS),
+        tensor="du",
         load_weights=load_weights,
         active=active,
     )
@@ -147,9 +199,9 @@ def _streamed_energy(
     *,
     reduction: int,
     outputs: int,
-    mac: float,
-    input_register: float,
+    operand: Operand,
     input_sram: float,
+    tensor: str,
     load_weights: bool,
     active: float,
 ) -> Energy:
@@ -165,21 +217,21 @@ def _streamed_energy(
     folds = ceil(reduction / engine.rows) * loops.taps
     loads = loops.weights if load_weights else 0
     reloads = results * (folds - 1)
-    operand_registers = 2 * macs * input_register + macs * register
-    sum_registers = (macs - results) * register + macs * register
-    return Energy(
-        compute_pj=active * macs * mac,
-        register_pj=active * operand_registers + sum_registers + 2 * loads * register + reloads * register,
-        sram_pj=loads * engine.memories["weight"].read_element_pj(OPERAND_BITS)
-        + results * folds * input_sram
-        + reloads * output.read_element_pj(OPERAND_BITS)
-        + results * folds * output.write_element_pj(OPERAND_BITS),
-    )
+    moved = {
+        tensor: (active * 2 * macs * _input_register_pj(chip, operand), results * folds * input_sram),
+        "W": (
+            active * macs * register + 2 * loads * register,
+            loads * engine.memories["weight"].read_element_pj(OPERAND_BITS),
+        ),
+        "psum": (
+            (macs - results) * register + macs * register + reloads * register,
+            reloads * output.read_element_pj(OPERAND_BITS) + results * folds * output.write_element_pj(OPERAND_BITS),
+        ),
+    }
+    return Energy.of(active * macs * mac_pj(chip, engine, operand), **moved)
 
 
-def weight_gradient_energy(
-    loops: ConvLoops, chip: Chip, *, input_kind: InputKind = "binary", active: float = 1.0
-) -> Energy:
+def weight_gradient_energy(loops: ConvLoops, chip: Chip, *, operand: Operand = SPIKE, active: float = 1.0) -> Energy:
     """Energy of the WG engine for one image and time step: dW accumulates in the array and is written out once.
 
     An input read from SRAM serves up to `columns` outputs, a gradient up to `rows` inputs.
@@ -188,28 +240,28 @@ def weight_gradient_energy(
     group_macs = loops.macs // loops.groups
     input_reads = loops.groups * ceil(group_macs / min(loops.group_outputs, engine.columns))
     gradient_reads = loops.groups * ceil(group_macs / min(loops.group_inputs, engine.rows))
-    input_sram = _input_sram_pj(engine.memories["input"], engine.memories["gradient"], input_kind)
-    operand_registers = 2 * loops.macs * (_input_register_pj(chip, input_kind) + register)
-    sum_registers = loops.weights * register + (loops.macs - loops.weights) * register + loops.macs * register
-    return Energy(
-        compute_pj=active * loops.macs * mac_pj(chip, engine, input_kind),
-        register_pj=active * operand_registers + sum_registers,
-        sram_pj=input_reads * input_sram
-        + gradient_reads * engine.memories["gradient"].read_element_pj(OPERAND_BITS)
-        + loops.weights * engine.memories["output"].write_element_pj(OPERAND_BITS),
-    )
+    input_sram = _input_sram_pj(engine.memories["input"], engine.memories["gradient"], operand)
+    moved = {
+        operand.tensor: (active * 2 * loops.macs * _input_register_pj(chip, operand), input_reads * input_sram),
+        "du": (
+            active * 2 * loops.macs * register,
+            gradient_reads * engine.memories["gradient"].read_element_pj(OPERAND_BITS),
+        ),
+        "dW": (
+            loops.weights * register + (loops.macs - loops.weights) * register + loops.macs * register,
+            loops.weights * engine.memories["output"].write_element_pj(OPERAND_BITS),
+        ),
+    }
+    return Energy.of(active * loops.macs * mac_pj(chip, engine, operand), **moved)
 
 
-def _input_register_pj(chip: Chip, input_kind: InputKind) -> float:
-    if input_kind == "real":
-        return chip.ops.register_16b_pj
-    return SPIKE_BITS[input_kind] * chip.ops.register_1b_pj
+def _input_register_pj(chip: Chip, operand: Operand) -> float:
+    return chip.ops.register_16b_pj if operand.kind == "real" else operand.width * chip.ops.register_1b_pj
 
 
-def _input_sram_pj(spikes: Memory, activations: Memory, input_kind: InputKind) -> float:
-    if input_kind == "real":
-        return activations.read_element_pj(OPERAND_BITS)
-    return spikes.read_element_pj(SPIKE_BITS[input_kind])
+def _input_sram_pj(spikes: Memory, activations: Memory, operand: Operand) -> float:
+    memory = activations if operand.kind == "real" else spikes
+    return memory.read_element_pj(operand.width)
 
 
 def soma_energy(neurons: int, chip: Chip) -> Energy:
@@ -219,17 +271,17 @@ def soma_energy(neurons: int, chip: Chip) -> Energy:
     every SRAM access goes with two register accesses, here as in all units below.
     """
     ops, memories = chip.ops, chip.fp.memories
-    state = [memories["output"], memories["potential"]]
-    sram = (
-        sum(memory.read_element_pj(OPERAND_BITS) + memory.write_element_pj(OPERAND_BITS) for memory in state)
-        + memories["spike"].read_element_pj(1)
-        + memories["spike"].write_element_pj(1)
-        + memories["mask"].write_element_pj(1)
-    )
-    return neurons * Energy(
-        compute_pj=ops.mux_pj + ops.add_pj + ops.mul_pj + 3 * ops.comp_pj,
-        register_pj=8 * ops.register_16b_pj + 6 * ops.register_1b_pj,
-        sram_pj=sram,
+    wide, narrow = ops.register_16b_pj, ops.register_1b_pj
+
+    def read_and_write(role: str, bits: int) -> float:
+        return memories[role].read_element_pj(bits) + memories[role].write_element_pj(bits)
+
+    return neurons * Energy.of(
+        ops.mux_pj + ops.add_pj + ops.mul_pj + 3 * ops.comp_pj,
+        x=(4 * wide, read_and_write("output", OPERAND_BITS)),
+        u=(4 * wide, read_and_write("potential", OPERAND_BITS)),
+        s=(4 * narrow, read_and_write("spike", 1)),
+        mask=(2 * narrow, memories["mask"].write_element_pj(1)),
     )
 
 
@@ -240,17 +292,13 @@ def gradient_unit_energy(neurons: int, chip: Chip) -> Energy:
     read for spike and mask together.
     """
     ops, memories = chip.ops, chip.bp.memories
-    sram = (
-        memories["output"].read_element_pj(OPERAND_BITS)
-        + memories["potential"].read_element_pj(OPERAND_BITS)
-        + memories["gradient"].read_element_pj(OPERAND_BITS)
-        + memories["gradient"].write_element_pj(OPERAND_BITS)
-        + memories["mask"].read_element_pj(1)
-    )
-    return neurons * Energy(
-        compute_pj=ops.mux_pj + 2 * ops.add_pj + 4 * ops.mul_pj,
-        register_pj=8 * ops.register_16b_pj + 2 * ops.register_1b_pj,
-        sram_pj=sram,
+    wide, narrow, gradient = ops.register_16b_pj, ops.register_1b_pj, memories["gradient"]
+    return neurons * Energy.of(
+        ops.mux_pj + 2 * ops.add_pj + 4 * ops.mul_pj,
+        ds=(2 * wide, memories["output"].read_element_pj(OPERAND_BITS)),
+        u=(2 * wide, memories["potential"].read_element_pj(OPERAND_BITS)),
+        du=(4 * wide, gradient.read_element_pj(OPERAND_BITS) + gradient.write_element_pj(OPERAND_BITS)),
+        mask=(2 * narrow, memories["mask"].read_element_pj(1)),
     )
 
 
@@ -262,20 +310,29 @@ def norm_forward_energy(elements: int, statistics: int, chip: Chip) -> Energy:
     ops = chip.ops
     compute = elements * (3 * ops.add_pj + 3 * ops.mul_pj)
     compute += statistics * (2 * ops.add_pj + 4 * ops.mul_pj + ops.sqrt_pj)
-    return Energy(compute_pj=compute) + elements * _accesses(chip.norm_memory, chip, 2, 1, OPERAND_BITS)
+    return Energy(compute_pj=compute) + elements * _accesses("norm", chip.norm_memory, chip, 2, 1, OPERAND_BITS)
 
 
 def norm_backward_energy(elements: int, statistics: int, chip: Chip) -> Energy:
     """Gradient of the normalisation and its parameters: values and gradients are read twice, one gradient written."""
     ops = chip.ops
     compute = elements * (7 * ops.add_pj + 3 * ops.mul_pj) + statistics * 22 * ops.mul_pj
-    return Energy(compute_pj=compute) + elements * _accesses(chip.norm_memory, chip, 4, 1, OPERAND_BITS)
+    return Energy(compute_pj=compute) + elements * _accesses("norm", chip.norm_memory, chip, 4, 1, OPERAND_BITS)
 
 
 def elementwise_energy(elements: int, operands: int, chip: Chip) -> Energy:
     """Our extension: one FP16 multiply for each element, `operands` reads and one write in the normalisation SRAM."""
-    return Energy(compute_pj=elements * chip.ops.mul_pj) + elements * _accesses(
-        chip.norm_memory, chip, operands, 1, OPERAND_BITS
+    moved = _accesses("activation", chip.norm_memory, chip, operands, 1, OPERAND_BITS)
+    return Energy(compute_pj=elements * chip.ops.mul_pj) + elements * moved
+
+
+def loss_energy(elements: int, chip: Chip, *, backward: bool) -> Energy:
+    """Our extension, softmax and cross-entropy: shift, exponential (mul + add), sum, divide and pick for each output;
+    backward subtracts the target and scales."""
+    ops = chip.ops
+    compute = ops.add_pj + ops.mul_pj if backward else 3 * ops.add_pj + 2 * ops.mul_pj + ops.comp_pj
+    return Energy(compute_pj=elements * compute) + elements * _accesses(
+        "activation", chip.norm_memory, chip, 1, 1, OPERAND_BITS
     )
 
 
@@ -284,15 +341,14 @@ def adam_energy(weights: int, others: int, chip: Chip) -> Energy:
     operations. Weight, gradient and two moments are read, weight and moments written, 32 bits each."""
     ops = chip.ops
     compute = (weights + 2 * others) * (4 * ops.add_pj + 11 * ops.mul_pj + ops.sqrt_pj)
-    return Energy(compute_pj=compute) + (weights + others) * _accesses(chip.optimizer_memory, chip, 4, 3, STATE_BITS)
+    moved = _accesses("optimizer", chip.optimizer_memory, chip, 4, 3, STATE_BITS)
+    return Energy(compute_pj=compute) + (weights + others) * moved
 
 
-def _accesses(memory: Memory, chip: Chip, reads: int, writes: int, bits: int) -> Energy:
+def _accesses(tensor: str, memory: Memory, chip: Chip, reads: int, writes: int, bits: int) -> Energy:
     register = {OPERAND_BITS: chip.ops.register_16b_pj, STATE_BITS: chip.ops.register_32b_pj}[bits]
-    return Energy(
-        register_pj=2 * (reads + writes) * register,
-        sram_pj=reads * memory.read_element_pj(bits) + writes * memory.write_element_pj(bits),
-    )
+    sram = reads * memory.read_element_pj(bits) + writes * memory.write_element_pj(bits)
+    return Energy.of(0.0, **{tensor: (2 * (reads + writes) * register, sram)})
 
 
 def systolic_cycles(

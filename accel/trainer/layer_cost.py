@@ -1,264 +1,400 @@
-"""From a layer of the workload to its cost on each engine: which loops, how many bytes, what stays on chip.
+"""From a part of a layer to its cost on each engine of a core: which loops, how many bytes, how many cycles.
 
-The energies of single operations are in `accel.trainer.cost`, what holds across layers in `accel.trainer.simulator`,
-which also lists the assumptions.
+A `Part` is a range of output channels for a range of images. The energies of single operations are in `cost`, cycles in
+`cycles`, what is read again in `traffic`; `simulator` lists the assumptions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import ceil
 
-from accel.trainer.chip import Chip, Engine
+from accel.trainer.chip import Chip
 from accel.trainer.cost import (
     OPERAND_BITS,
-    SPIKE_BITS,
     STATE_BITS,
     ConvLoops,
     Energy,
+    Operand,
     adam_energy,
     backward_energy,
     elementwise_energy,
     forward_energy,
     gradient_unit_energy,
+    loss_energy,
     norm_backward_energy,
     norm_forward_energy,
     soma_energy,
-    systolic_cycles,
     weight_gradient_energy,
     weights_stay,
 )
+from accel.trainer.cycles import active_share, arrays, gradient_cycles, lanes, skipped_shares, stream_cycles
 from accel.trainer.result import EngineName, PhaseCost
+from accel.trainer.traffic import ONCE, Reads, bytes_of, reuse
 from accel.trainer.workload import Layer
+
+NOTHING = Energy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Channels `low` to `high` out of `channels`, for images `first` to `last` out of `batch`. The channels are those
+    of the product that a layer follows; a layer of its own gives a share in proportion.
+
+    `backward`: whether a gradient is passed on. `weights_at_home`: whether all weights of the core fit in its shared
+    memory. `shard` of `shards` is the share of the update, which data-parallel cores divide among them. Without
+    `energy` only cycles and bytes are worked out.
+    """
+
+    low: int = 0
+    high: int = 1
+    channels: int = 1
+    first: int = 0
+    last: int = 1
+    batch: int = 1
+    backward: bool = True
+    weights_at_home: bool = True
+    shard: int = 0
+    shards: int = 1
+    energy: bool = True
+
+    def of_channels(self, total: int) -> int:
+        return total * self.high // self.channels - total * self.low // self.channels
+
+    def of_images(self, total: int) -> int:
+        return total * self.last // self.batch - total * self.first // self.batch
 
 
 def layer_phases(layer: Layer, chip: Chip, backward: bool) -> list[PhaseCost]:
-    """Cost of `layer` on each engine that it uses, for a whole iteration; `backward` says whether it passes on a
-    gradient. The kinds of layers are those of `accel.trainer.workload`."""
-    if layer.kind == "gemm_weight":
-        phases = _gemm_weight(layer, chip, backward)
-    elif layer.kind == "gemm_activation":
-        phases = _gemm_activation(layer, chip, backward)
-    elif layer.kind == "neuron":
-        phases = _neuron(layer, chip, backward)
-    elif layer.kind == "norm":
-        phases = _norm(layer, chip, backward)
-    elif layer.kind == "elementwise":
-        phases = _elementwise(layer, chip, backward)
-    elif layer.kind == "gather":
-        phases = _gather(layer, chip)
-    else:  # a view moves nothing
-        phases = []
-    return phases + _optimizer(layer, chip)
+    """Cost of a whole layer on a single core, for a whole iteration."""
+    return part_phases(layer, chip, Part(backward=backward))
 
 
-def _gemm_weight(layer: Layer, chip: Chip, backward: bool) -> list[PhaseCost]:
-    steps, loops = layer.image_steps, _loops(layer, layer.positions)
+def part_phases(layer: Layer, chip: Chip, part: Part) -> list[PhaseCost]:
+    """Cost of a part of `layer` on each engine that it uses. The kinds of layers are those of `workload`."""
+    steps = part.of_images(layer.image_steps)
+    if steps == 0 or (part.high - part.low) == 0:
+        return []
+    work = _Work(layer=layer, chip=chip, part=part, steps=steps)
+    kinds = {
+        "gemm_weight": _gemm_weight, "gemm_activation": _gemm_activation, "neuron": _neuron, "norm": _norm,
+        "elementwise": _elementwise, "gather": _gather,
+    }  # fmt: skip
+    phases = kinds[layer.kind](work) if layer.kind in kinds else []  # a view moves nothing
+    return phases + _optimizer(work)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    layer: Layer
+    chip: Chip
+    part: Part
+    steps: int  # image steps of this part
+
+    @property
+    def elements(self) -> int:
+        """Outputs of this part over all its image steps."""
+        return self.part.of_channels(self.layer.out_channels * self.layer.positions) * self.steps
+
+    @property
+    def parameters(self) -> int:
+        return self.part.of_channels(self.layer.parameters)
+
+    @property
+    def operand(self) -> Operand:
+        return Operand(kind=self.layer.input_kind, bits=self.layer.input_bits)
+
+    def loops(self, positions: int) -> ConvLoops:
+        layer = self.layer
+        outputs = self.part.of_channels(layer.out_channels)
+        groups, inputs = layer.groups, layer.in_channels
+        if groups > 1:  # a cut runs between groups
+            groups = max(1, groups * outputs // layer.out_channels)
+            inputs = inputs // layer.groups * groups
+        return ConvLoops(in_channels=inputs, out_channels=outputs, positions=positions, taps=layer.taps, groups=groups)
+
+    def macs(self, total: int) -> int:
+        each, rest = divmod(total, self.layer.image_steps)
+        return self.part.of_channels(each) * self.steps + self.part.of_images(self.part.of_channels(rest))
+
+    def input_elements(self, loops: ConvLoops) -> int:
+        """Inputs that the array of this part streams."""
+        layer = self.layer
+        return loops.in_channels * layer.in_height * layer.in_width * layer.tokens * self.steps
+
+    def input_bytes(self) -> int:
+        """This part's share of the input, which is read once for all parts."""
+        layer = self.layer
+        whole = layer.in_channels * layer.in_height * layer.in_width * layer.tokens * self.steps
+        return self.part.of_channels(bytes_of(whole, self.operand.width))
+
+    def phase(
+        self, engine: EngineName, price: Callable[[], Energy], cycles: int, *, looped: int = 0, true: int = 0,
+        reads: Mapping[str, tuple[int, Reads]] | None = None, writes: Mapping[str, int] | None = None,
+        ports: Mapping[str, float] | None = None,
+    ) -> PhaseCost:  # fmt: skip
+        """Add what depends on bytes; energy is left out where only time is asked for.
+
+        `reads` gives bytes of a tensor and how often they come, `writes` bytes.
+        """
+        chip = self.chip
+        compulsory, dram, refill = dict(writes or {}), dict(writes or {}), {}
+        for name, (size, times) in (reads or {}).items():
+            compulsory[name] = compulsory.get(name, 0) + size
+            dram[name] = dram.get(name, 0) + times.loads * size
+            if times.visits > times.loads:
+                refill[name] = (times.visits - times.loads) * size
+        energy = price() if self.part.energy else NOTHING
+        if chip.energy.include_refill and refill and self.part.energy:
+            homes = {"W": chip.optimizer_memory}
+            moved = {n: (0.0, homes.get(n, chip.norm_memory).read_element_pj(8) * size) for n, size in refill.items()}
+            energy = energy + Energy.of(0.0, **moved)
+        if chip.energy.include_dram and self.part.energy:
+            energy = energy + Energy(dram_pj=8 * sum(dram.values()) * chip.dram.energy_pj_per_bit)
+        ports = dict(ports or {})
+        return PhaseCost(
+            engine=engine, energy=energy, cycles=max(cycles, ceil(max(ports.values(), default=0))),
+            looped_macs=looped, true_macs=true, dram_bytes_by_tensor=dram, compulsory_bytes_by_tensor=compulsory,
+            refill_bytes_by_tensor=refill, port_cycles=ports,
+        )  # fmt: skip
+
+    def array_ports(self, name: str, cycles: int) -> dict[str, float]:
+        """A memory that several engines use is busy for as long as one of their arrays runs."""
+        engine = arrays(self.chip)[name]
+        others = [e for other, e in arrays(self.chip).items() if other != name]
+        used = {id(m) for e in others for m in e.memories.values()}
+        return {f"{role} of {name}": float(cycles) for role, m in engine.memories.items() if id(m) in used}
+
+    def norm_port(self, elements: int, accesses: int) -> dict[str, float]:
+        memory = self.chip.norm_memory
+        return {"norm": elements * accesses * OPERAND_BITS / (memory.port_bits * memory.ports)}
+
+
+def _gemm_weight(work: _Work) -> list[PhaseCost]:
+    layer, chip, steps = work.layer, work.chip, work.steps
+    loops = work.loops(layer.positions)
     inserted = chip.mapping.strided_gradient == "zero_inserted" and max(layer.stride) > 1
-    wide = _loops(layer, layer.in_height * layer.in_width * layer.tokens) if inserted else loops
-    input_bytes = {_input_class(layer): _bytes(_input_elements(layer), _input_bits(layer))}
-    weight_bytes = _bytes(loops.weights, layer.weight_bits)
-    du_bytes = {"du": _bytes(layer.elements, OPERAND_BITS)}
-    has_backward = backward and layer.macs_backward > 0
+    wide = work.loops(layer.in_height * layer.in_width * layer.tokens) if inserted else loops
+    inserted_share = loops.positions / wide.positions
+    weights = bytes_of(loops.weights, layer.weight_bits)
+    du = bytes_of(work.elements, OPERAND_BITS)
+    inputs, input_class, planes = work.input_bytes(), work.operand.tensor, work.operand.planes
+    has_backward = work.part.backward and layer.macs_backward > 0
+    at_home = work.part.weights_at_home
 
     stay = weights_stay(loops, chip.fp.memories["weight"])
-    active = _active(layer, chip.fp, 1.0)
-    first = forward_energy(loops, chip, input_kind=layer.input_kind, active=active)
-    later = forward_energy(loops, chip, input_kind=layer.input_kind, load_weights=not stay, active=active)
+
+    def forward() -> Energy:
+        active = active_share(layer, chip.fp, 1.0)
+        first = forward_energy(loops, chip, operand=work.operand, active=active)
+        if not stay:
+            return steps * first
+        return first + (steps - 1) * forward_energy(
+            loops, chip, operand=work.operand, load_weights=False, active=active
+        )
+
+    shares = skipped_shares(layer, chip.fp, ("input", "weight"), loops.positions * steps)
+    cycles = stream_cycles(loops, chip.fp, forward=True, image_steps=steps, planes=planes, shares=shares)
+    times = reuse(
+        loops, chip, chip.fp, forward=True, image_steps=steps, streamed_bits=work.operand.width,
+        streamed_elements=work.input_elements(loops), weights_at_home=at_home, visits=work.part.energy,
+    )  # fmt: skip
     phases = [
-        _phase(
-            chip,
-            "fp",
-            first + (steps - 1) * later,
-            _stream_cycles(loops, chip.fp, loops.group_inputs, loops.group_outputs, steps, stay),
-            looped_macs=loops.macs * steps,
-            true_macs=layer.macs_forward,
-            dram_bytes={**input_bytes, "W": weight_bytes},
+        work.phase(
+            "fp", forward, cycles, looped=loops.macs * steps, true=work.macs(layer.macs_forward),
+            reads={input_class: (inputs, times.streamed), "W": (weights, times.stationary)},
+            ports=work.array_ports("fp", cycles),
         )
-    ]
-    inserted_share = loops.positions / wide.positions
+    ]  # fmt: skip
     if has_backward:
-        stay = weights_stay(wide, chip.bp.memories["weight"])
-        active = _active(layer, chip.bp, inserted_share)
-        first = backward_energy(wide, chip, active=active)
-        later = backward_energy(wide, chip, load_weights=not stay, active=active)
+
+        def backward() -> Energy:
+            active = active_share(layer, chip.bp, inserted_share)
+            first = backward_energy(wide, chip, active=active)
+            if not weights_stay(wide, chip.bp.memories["weight"]):
+                return steps * first
+            return first + (steps - 1) * backward_energy(wide, chip, load_weights=False, active=active)
+
+        shares = skipped_shares(layer, chip.bp, ("du", "weight"), wide.positions * steps)
+        cycles = stream_cycles(wide, chip.bp, forward=False, image_steps=steps, shares=shares)
+        times = reuse(
+            wide, chip, chip.bp, forward=False, image_steps=steps, streamed_bits=OPERAND_BITS,
+            streamed_elements=work.elements, weights_at_home=at_home, visits=work.part.energy,
+        )  # fmt: skip
         phases.append(
-            _phase(
-                chip,
-                "bp",
-                first + (steps - 1) * later,
-                _stream_cycles(wide, chip.bp, wide.group_outputs, wide.group_inputs, steps, stay),
-                looped_macs=wide.macs * steps,
-                true_macs=layer.macs_backward,
-                dram_bytes={**du_bytes, "W": weight_bytes},
+            work.phase(
+                "bp", backward, cycles, looped=wide.macs * steps,
+                true=work.macs(layer.macs_backward),
+                reads={"du": (du, times.streamed), "W": (weights, times.stationary)},
+                ports=work.array_ports("bp", cycles),
             )
-        )
+        )  # fmt: skip
     if layer.macs_weight_gradient:
-        active = _active(layer, chip.wg, inserted_share)
-        energy = weight_gradient_energy(wide, chip, input_kind=layer.input_kind, active=active)
-        gradient_bytes = _bytes(loops.weights + max(0, layer.parameters - loops.weights), OPERAND_BITS)
+
+        def gradient() -> Energy:
+            active = active_share(layer, chip.wg, inserted_share)
+            return steps * weight_gradient_energy(wide, chip, operand=work.operand, active=active)
+
+        shares = skipped_shares(layer, chip.wg, ("input", "du"), wide.positions * steps)
+        cycles = gradient_cycles(wide, chip.wg, image_steps=steps, planes=planes, shares=shares)
+        reads = {input_class: (inputs, ONCE), **({} if has_backward else {"du": (du, ONCE)})}
+        gradients = bytes_of(loops.weights + max(0, work.parameters - loops.weights), OPERAND_BITS)
         phases.append(
-            _phase(
-                chip,
-                "wg",
-                steps * energy,
-                _gradient_cycles(wide, chip.wg, steps),
-                looped_macs=wide.macs * steps,
-                true_macs=layer.macs_weight_gradient,
-                dram_bytes={**input_bytes, "dW": gradient_bytes, **({} if has_backward else du_bytes)},
+            work.phase(
+                "wg", gradient, cycles, looped=wide.macs * steps, true=work.macs(layer.macs_weight_gradient),
+                reads=reads, writes={"dW": gradients}, ports=work.array_ports("wg", cycles),
             )
-        )
+        )  # fmt: skip
     return phases
 
 
-def _gemm_activation(layer: Layer, chip: Chip, backward: bool) -> list[PhaseCost]:
+def _gemm_activation(work: _Work) -> list[PhaseCost]:
     """A product of two activations: both are read in FP and BP, nothing stays in the array between image steps."""
-    steps, loops = layer.image_steps, _loops(layer, layer.positions)
-    operand_bytes = {"activation": _bytes(loops.weights * steps, OPERAND_BITS)}
-    input_class, input_bytes = _input_class(layer), _bytes(_input_elements(layer), _input_bits(layer))
-    operand_bytes[input_class] = operand_bytes.get(input_class, 0) + input_bytes
+    layer, chip, steps = work.layer, work.chip, work.steps
+    loops = work.loops(layer.positions)
+    operands = {"activation": bytes_of(loops.weights * steps, layer.weight_bits)}
+    name = work.operand.tensor
+    operands[name] = operands.get(name, 0) + work.input_bytes()
     phases = []
-    for name, macs in (("fp", layer.macs_forward), ("bp", layer.macs_backward if backward else 0)):
+    for engine, total in (("fp", layer.macs_forward), ("bp", layer.macs_backward if work.part.backward else 0)):
+        macs = work.macs(total)
         if macs == 0:
             continue
-        engine = arrays(chip)[name]
-        active = _active(layer, engine, 1.0)
-        reduction, outputs = loops.group_inputs, loops.group_outputs
-        if name == "fp":
-            energy = forward_energy(loops, chip, input_kind=layer.input_kind, active=active)
-            dram_bytes = operand_bytes
+        array, forward = arrays(chip)[engine], engine == "fp"
+        active = active_share(layer, array, 1.0)
+        reads = {name: (size, ONCE) for name, size in operands.items()}
+        if forward:
+            shares = skipped_shares(layer, array, ("input", "weight"), loops.positions)
         else:
-            energy = backward_energy(loops, chip, active=active)
-            reduction, outputs = outputs, reduction
-            dram_bytes = {**operand_bytes, "du": _bytes(layer.elements, OPERAND_BITS)}
+            shares = skipped_shares(layer, array, ("du", "weight"), loops.positions)
+            reads["du"] = (bytes_of(work.elements, OPERAND_BITS), ONCE)
         products = macs / loops.macs  # matrix products of this size in the iteration
-        cycles = ceil(products * _stream_cycles(loops, engine, reduction, outputs, 1, False))
+
+        def product(forward: bool = forward, active: float = active, products: float = products) -> Energy:
+            if forward:
+                return products * forward_energy(loops, chip, operand=work.operand, active=active)
+            return products * backward_energy(loops, chip, active=active)
+
+        planes = work.operand.planes if forward else 1
+        one = stream_cycles(loops, array, forward=forward, image_steps=1, planes=planes, shares=shares)
+        cycles = ceil(products * one)
         phases.append(
-            _phase(chip, name, products * energy, cycles, looped_macs=macs, true_macs=macs, dram_bytes=dram_bytes)
+            work.phase(
+                engine, product, cycles, looped=macs, true=macs, reads=reads,  # type: ignore[arg-type]
+                ports=work.array_ports(engine, cycles),
+            )
+        )  # fmt: skip
+    return phases
+
+
+def _neuron(work: _Work) -> list[PhaseCost]:
+    """Spikes are always written; what BP needs to remember is one mask bit, or 16 bits of potential or derivative."""
+    elements, chip = work.elements, work.chip
+    saved = {"s": bytes_of(elements, 1)}
+    if work.part.backward:
+        saved |= {name: bytes_of(elements, bits) for name, bits in _saved_bits(work.layer, chip).items()}
+    phases = [work.phase("fp", lambda: soma_energy(elements, chip), ceil(elements / lanes(chip, "fp")), writes=saved)]
+    if work.part.backward:
+        reads = {name: (size, ONCE) for name, size in saved.items()}
+        du = {"du": bytes_of(elements, OPERAND_BITS)}
+        phases.append(
+            work.phase(
+                "bp",
+                lambda: gradient_unit_energy(elements, chip),
+                ceil(elements / lanes(chip, "bp")),
+                reads=reads,
+                writes=du,
+            )
         )
     return phases
 
 
-def _neuron(layer: Layer, chip: Chip, backward: bool) -> list[PhaseCost]:
-    """Spikes are always written; what BP needs to remember is one mask bit, or 16 bits of potential or derivative."""
-    elements = layer.elements
-    written = {"s": _bytes(elements, 1)}
-    if backward:
-        written |= {name: _bytes(elements, bits) for name, bits in _saved_bits(layer, chip).items()}
-    phases = [_phase(chip, "fp", soma_energy(elements, chip), ceil(elements / chip.fp.columns), dram_bytes=written)]
-    if backward:
-        traffic = {**written, "du": _bytes(elements, OPERAND_BITS)}
-        energy = gradient_unit_energy(elements, chip)
-        phases.append(_phase(chip, "bp", energy, ceil(elements / chip.bp.columns), dram_bytes=traffic))
-    return phases
-
-
-def _norm(layer: Layer, chip: Chip, backward: bool) -> list[PhaseCost]:
-    elements = layer.elements
+def _norm(work: _Work) -> list[PhaseCost]:
+    layer, chip, elements = work.layer, work.chip, work.elements
     # Batch statistics are one pair for each channel, those of a layer norm one pair for each normalised row.
-    statistics = elements // layer.out_channels if "layer_norm" in layer.op else layer.out_channels
-    saved = {"norm": _bytes(elements, OPERAND_BITS)} if backward else {}
-    energy = norm_forward_energy(elements, statistics, chip)
-    phases = [_phase(chip, "fp", energy, 2 * ceil(elements / chip.fp.columns), dram_bytes=saved)]
-    if backward:
-        energy = norm_backward_energy(elements, statistics, chip)
-        traffic = {**saved, "dW": _bytes(layer.parameters, OPERAND_BITS)}
-        phases.append(_phase(chip, "bp", energy, 2 * ceil(elements / chip.bp.columns), dram_bytes=traffic))
+    rows = "batch_norm" not in layer.op
+    statistics = max(1, elements // layer.out_channels) if rows else work.part.of_channels(layer.out_channels)
+    saved = {"norm": bytes_of(elements, OPERAND_BITS)} if work.part.backward else {}
+    cycles = 2 * ceil(elements / lanes(chip, "fp"))
+    phases = [
+        work.phase(
+            "fp",
+            lambda: norm_forward_energy(elements, statistics, chip),
+            cycles,
+            writes=saved,
+            ports=work.norm_port(elements, 3),
+        )
+    ]
+    if work.part.backward:
+        reads = {name: (size, ONCE) for name, size in saved.items()}
+        gradients = {"dW": bytes_of(work.parameters, OPERAND_BITS)}
+        cycles = 2 * ceil(elements / lanes(chip, "bp"))
+        ports = work.norm_port(elements, 5)
+        phases.append(
+            work.phase(
+                "bp",
+                lambda: norm_backward_energy(elements, statistics, chip),
+                cycles,
+                reads=reads,
+                writes=gradients,
+                ports=ports,
+            )
+        )
     return phases
 
 
-def _elementwise(layer: Layer, chip: Chip, backward: bool) -> list[PhaseCost]:
-    energy = elementwise_energy(layer.elements, max(1, len(layer.inputs)), chip)
-    names: tuple[EngineName, ...] = ("fp", "bp") if backward else ("fp",)
-    return [_phase(chip, name, energy, ceil(layer.elements / arrays(chip)[name].columns)) for name in names]
+def _elementwise(work: _Work) -> list[PhaseCost]:
+    """The loss of a training step is an elementwise layer too, with the operations of softmax and cross-entropy."""
+    elements, chip = work.elements, work.chip
+    operands = max(1, len(work.layer.inputs))
+    names: tuple[EngineName, ...] = ("fp", "bp") if work.part.backward else ("fp",)
+    phases = []
+    for name in names:
+
+        def price(name: str = name) -> Energy:
+            if work.layer.op == LOSS:
+                return loss_energy(elements, chip, backward=name == "bp")
+            return elementwise_energy(elements, operands, chip)
+
+        ports = work.norm_port(elements, operands + 1)
+        phases.append(work.phase(name, price, ceil(elements / lanes(chip, name)), ports=ports))
+    return phases
 
 
-def _gather(layer: Layer, chip: Chip) -> list[PhaseCost]:
+def _gather(work: _Work) -> list[PhaseCost]:
     """Rows of a table: read in FP; in WG their gradients are added to the touched rows. Bytes, no arithmetic."""
-    elements = layer.elements
-    row_bytes = _bytes(elements, OPERAND_BITS)
-    phases = [_phase(chip, "fp", Energy(), ceil(elements / chip.fp.columns), dram_bytes={"W": row_bytes})]
-    if layer.parameters:
-        traffic = {"du": row_bytes, "dW": 2 * row_bytes}
-        phases.append(_phase(chip, "wg", Energy(), ceil(elements / chip.wg.columns), dram_bytes=traffic))
+    elements, chip = work.elements, work.chip
+    rows = bytes_of(elements, OPERAND_BITS)
+    phases = [work.phase("fp", Energy, ceil(elements / lanes(chip, "fp")), reads={"W": (rows, ONCE)})]
+    if work.layer.parameters:
+        reads, writes = {"du": (rows, ONCE), "dW": (rows, ONCE)}, {"dW": rows}
+        phases.append(work.phase("wg", Energy, ceil(elements / lanes(chip, "wg")), reads=reads, writes=writes))
     return phases
 
 
-def _optimizer(layer: Layer, chip: Chip) -> list[PhaseCost]:
+def _optimizer(work: _Work) -> list[PhaseCost]:
+    layer, chip, part = work.layer, work.chip, work.part
     frozen = layer.kind == "gemm_weight" and layer.macs_weight_gradient == 0
-    if layer.parameters == 0 or frozen:
+    owned = work.parameters
+    parameters = owned * (part.shard + 1) // part.shards - owned * part.shard // part.shards
+    if parameters == 0 or frozen:
         return []
-    loops = _loops(layer, layer.positions)
-    weights = {"gemm_weight": min(loops.weights, layer.parameters), "gather": layer.parameters}.get(layer.kind, 0)
-    traffic_bits = layer.parameters * 7 * STATE_BITS  # reads W, dW and two moments, writes W and the moments
-    cycles = ceil(traffic_bits / chip.optimizer_memory.port_bits)
-    state = layer.parameters * STATE_BITS // 8
-    traffic = {"W": 2 * state, "optimizer": 4 * state, "dW": _bytes(layer.parameters, OPERAND_BITS)}
-    energy = adam_energy(weights, layer.parameters - weights, chip)
-    return [_phase(chip, "optimizer", energy, cycles, dram_bytes=traffic)]
+    weights = parameters if layer.kind == "gather" else 0
+    if layer.kind == "gemm_weight":
+        weights = min(work.loops(layer.positions).weights, owned) * parameters // owned
+    traffic_bits = parameters * 7 * STATE_BITS  # reads W, dW and two moments, writes W and the moments
+    state = parameters * STATE_BITS // 8
+    reads = {"W": (state, ONCE), "optimizer": (2 * state, ONCE), "dW": (bytes_of(parameters, OPERAND_BITS), ONCE)}
+    port = {"optimizer": traffic_bits / (chip.optimizer_memory.port_bits * chip.optimizer_memory.ports)}
+
+    def adam() -> Energy:
+        return adam_energy(weights, parameters - weights, chip)
+
+    return [work.phase("optimizer", adam, 0, reads=reads, writes={"W": state, "optimizer": 2 * state}, ports=port)]
 
 
-def _phase(
-    chip: Chip,
-    engine: str,
-    energy: Energy,
-    cycles: int,
-    *,
-    looped_macs: int = 0,
-    true_macs: int = 0,
-    dram_bytes: Mapping[str, int] | None = None,
-) -> PhaseCost:
-    """Add what depends on bytes and time. A milliwatt for a second is 1e9 pJ."""
-    dram_bytes = dram_bytes or {}
-    dram_pj = 8 * sum(dram_bytes.values()) * chip.dram.energy_pj_per_bit if chip.energy.include_dram else 0.0
-    leak_mw = sum(memory.leak_mw for memory in chip.memories.values()) if chip.energy.include_leakage else 0.0
-    energy = energy + Energy(dram_pj=dram_pj, leakage_pj=leak_mw * cycles / chip.clock_hz * 1e9)
-    return PhaseCost(
-        engine=engine,
-        energy=energy,
-        cycles=cycles,
-        looped_macs=looped_macs,
-        true_macs=true_macs,
-        dram_bytes_by_tensor=dram_bytes,
-    )
-
-
-def _loops(layer: Layer, positions: int) -> ConvLoops:
-    return ConvLoops(
-        in_channels=layer.in_channels,
-        out_channels=layer.out_channels,
-        positions=positions,
-        taps=layer.taps,
-        groups=layer.groups,
-    )
-
-
-def _stream_cycles(loops: ConvLoops, engine: Engine, reduction: int, outputs: int, steps: int, stay: bool) -> int:
-    """Cycles of FP or BP over `steps` image steps, which follow each other without a new fill if the weights stay."""
-    passes, rows = (1, loops.positions * steps) if stay else (steps, loops.positions)
-    return passes * loops.groups * _array_cycles(engine, rows, reduction, outputs, k_taps=loops.taps)
-
-
-def _gradient_cycles(loops: ConvLoops, engine: Engine, steps: int) -> int:
-    """Cycles of WG: a (C F) x K result for each group, reduced over positions, images and time."""
-    reduction = loops.positions * steps
-    return loops.groups * _array_cycles(engine, loops.group_inputs, reduction, loops.group_outputs, m_taps=loops.taps)
-
-
-def _array_cycles(engine: Engine, m: int, k: int, n: int, *, m_taps: int = 1, k_taps: int = 1) -> int:
-    return systolic_cycles(m, k, n, engine.rows, engine.columns, engine.dataflow, m_taps=m_taps, k_taps=k_taps)
-
-
-def _active(layer: Layer, engine: Engine, inserted_share: float) -> float:
-    """Fraction of MACs that are not gated off. Zeros of different operands are taken as independent; the zeros inserted
-    for strides are zeros of du."""
-    measured = {"input": layer.density_input, "du": layer.density_du, "weight": layer.density_weight}
-    active = 1.0
-    for operand in engine.zero_gating:
-        density = measured[operand]
-        active *= 1.0 if density is None else density.mean
-        active *= inserted_share if operand == "du" else 1.0
-    return active
+LOSS = "spikeloom.cross_entropy"
 
 
 def needs_potential(layer: Layer) -> bool:
@@ -273,24 +409,3 @@ def _saved_bits(layer: Layer, chip: Chip) -> dict[str, int]:
     if not needs_potential(layer) or chip.mapping.membrane == "recompute":
         return window
     return {**window, "u": OPERAND_BITS}
-
-
-def _input_elements(layer: Layer) -> int:
-    return layer.in_channels * layer.in_height * layer.in_width * layer.tokens * layer.image_steps
-
-
-def _input_class(layer: Layer) -> str:
-    return "activation" if layer.input_kind == "real" else "s"
-
-
-def _input_bits(layer: Layer) -> int:
-    return layer.input_bits if layer.input_kind == "real" else SPIKE_BITS[layer.input_kind]
-
-
-def _bytes(elements: int, bits: int) -> int:
-    return ceil(elements * bits / 8)
-
-
-def arrays(chip: Chip) -> dict[str, Engine]:
-    """The engines with a systolic array, by name."""
-    return {"fp": chip.fp, "bp": chip.bp, "wg": chip.wg}

@@ -202,9 +202,16 @@ class Workload:
             if not _is_count(getattr(self, name), smallest=1):
                 raise WorkloadError(f"field {name} is {getattr(self, name)!r}; a whole number >= 1 is needed")
         seen: set[str] = set()
+        paths = {layer.path for layer in self.layers}
         for layer in self.layers:
             if layer.path in seen:
                 raise WorkloadError(f"layer {layer.path!r}: field path is used twice; layer paths are unique")
+            for producer in layer.inputs:
+                if producer in paths and producer not in seen:
+                    raise WorkloadError(
+                        f"layer {layer.path!r}: field inputs is {layer.inputs!r}; {producer!r} does not come before "
+                        "it, so the links run in a cycle; list layers in program order, without loops"
+                    )
             seen.add(layer.path)
 
     def to_json(self, path: str | Path) -> None:

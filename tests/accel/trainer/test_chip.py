@@ -67,7 +67,7 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], object], list[str]]] = [
     (lambda d: d["engines"]["bp"].update(dataflow="rs"), ["engines.bp.dataflow", "'rs'", "ws, os, is"]),
     (lambda d: d["engines"]["bp"].update(zero_gating=["input"]), ["engines.bp.zero_gating", "du, weight"]),
     (lambda d: d["engines"]["fp"].update(zero_gating=["input", "input"]), ["engines.fp.zero_gating"]),
-    (lambda d: d["engines"]["wg"].update(zero_skipping=["du"]), ["engines.wg.zero_skipping", "['du']", "[]"]),
+    (lambda d: d["engines"]["wg"].update(zero_skipping=["weight"]), ["engines.wg.zero_skipping", "input, du"]),
     (lambda d: d["engines"].pop("wg"), ["engines.wg: missing"]),
     (lambda d: d["energy"].update(include_dram=1), ["energy.include_dram", "1", "True, False"]),
     (lambda d: d["mapping"].update(membrane="forget"), ["mapping.membrane", "'forget'", "store, recompute"]),

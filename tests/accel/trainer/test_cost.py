@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accel.trainer.cost import (
+    REAL,
     ConvLoops,
     Energy,
+    Operand,
     adam_energy,
     backward_energy,
     forward_energy,
@@ -73,14 +75,14 @@ def test_the_engines_match_a_hand_evaluation(c: int, k: int, p: int, f: int) -> 
 def test_real_inputs_multiply_and_move_16_bits() -> None:
     c, k, p, f = 3, 10, 35, 9
     loops, macs = ConvLoops(in_channels=c, out_channels=k, positions=p, taps=f), 3 * 10 * 35 * 9
-    real = forward_energy(loops, CHIP, input_kind="real")
+    real = forward_energy(loops, CHIP, operand=REAL)
     assert real.compute_pj == pytest.approx(macs * MULTIPLY, rel=1e-9)
     assert real.register_pj + real.sram_pj == pytest.approx(streamed(c, k, p, f, c, k, R16, SX), rel=1e-9)
-    extra = weight_gradient_energy(loops, CHIP, input_kind="real").total_pj
+    extra = weight_gradient_energy(loops, CHIP, operand=REAL).total_pj
     extra -= weight_gradient_energy(loops, CHIP).total_pj
     expected = macs * (MULTIPLY - ACCUMULATE) + 2 * macs * (R16 - R1) + ceil(macs / 10) * (SX - S1)
     assert extra == pytest.approx(expected, rel=1e-9)
-    ternary = forward_energy(loops, CHIP, input_kind="ternary")
+    ternary = forward_energy(loops, CHIP, operand=Operand(kind="ternary", bits=2))
     assert ternary.compute_pj == forward_energy(loops, CHIP).compute_pj
     assert ternary.sram_pj > forward_energy(loops, CHIP).sram_pj
 

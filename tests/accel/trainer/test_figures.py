@@ -27,7 +27,7 @@ def test_small_layers_share_a_bar() -> None:
     figure = sections(simulate(workload(*layers), chip()))[0].figure
     assert figure is not None
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == ["large", "9 small layers"]
+    assert labels == ["large", "10 small layers"]  # nine and the loss
 
 
 def test_the_table_has_the_figures_of_the_report() -> None:

@@ -1,0 +1,289 @@
+"""When each engine of each core works: one copy of the network, event by event.
+
+A task is one fragment of a stage on one engine for one micro-batch. FP of a stage waits for the outputs of the stages
+in front of it, BP for the gradients from the stages behind it (the last ones for the loss of that micro-batch), WG for
+the BP of its own fragment, the update for all its WG. Each engine takes its tasks in a fixed order: FP in program
+order, BP and WG backwards, one micro-batch after the other. FP, BP, WG and the update of a core run side by side.
+
+They share ports: the SRAMs of the normalisation unit and of the optimizer, memories that the chip file gives to
+several engines, and the core's slot of the DRAM bandwidth (an equal part for each core that works). A task that needs a
+share r of a port's time runs at full speed while the shares of all running tasks add up to at most 1; above, all who
+use the port slow down alike. Busy cycles are those a task needs alone; the rest between its start and its end is stall.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from accel.trainer.noc import Network, Transfer, chain, route
+from accel.trainer.partition import Fragment
+
+QUEUES = ("fp", "bp", "wg", "optimizer")
+FP, BP, WG, UPDATE = range(4)
+
+
+class Duty(NamedTuple):
+    """What a fragment asks of an engine for one micro-batch."""
+
+    cycles: int = 0
+    dram_bytes: int = 0
+    ports: tuple[tuple[str, float], ...] = ()  # port -> cycles
+
+
+class Edge(NamedTuple):
+    """Data that passes from stage to stage, in bytes for one micro-batch: outputs forward, gradients backward."""
+
+    source: int
+    target: int
+    forward_bytes: int
+    backward_bytes: int
+
+
+class Span(NamedTuple):
+    """One task as it ran; `busy_cycles` is what it needed, the rest of its time is stall."""
+
+    core: int
+    engine: int
+    fragment: int
+    micro_batch: int
+    start_cycle: float
+    end_cycle: float
+    busy_cycles: float
+
+
+@dataclass
+class _Run:
+    """A task that is running: `left` full-speed cycles at time `since`, slowed down by `slow`."""
+
+    task: tuple[int, int, int]
+    start: float
+    left: float
+    since: float
+    shares: tuple[tuple[str, float], ...]
+    busy: float
+    slow: float = 1.0
+    version: int = 0
+
+
+@dataclass
+class Schedule:
+    """Runs to the end when made by `run`; `spans` are in the order of their ends."""
+
+    fragments: Sequence[Fragment]
+    duties: Sequence[Sequence[Sequence[Duty]]]  # fragment -> engine -> micro-batch (the update has one)
+    edges: Sequence[Edge]
+    micro_batches: int
+    network: Network
+    dram_bytes_per_cycle: float  # of one core
+    update: bool = True
+    spans: list[Span] = field(default_factory=list)
+
+    def run(self) -> float:
+        """The makespan in cycles."""
+        self._prepare()
+        for stage, waits in enumerate(self.fp_wait):
+            for m in range(self.micro_batches):
+                if waits[m] == 0:
+                    self._ready(FP, stage, m, 0.0)
+        while self.heap:
+            now, _, kind, payload = heapq.heappop(self.heap)
+            if kind == 0:
+                core, engine, version = payload
+                running = self.active[core].get(engine)
+                if running is not None and running.version == version:
+                    self._end(core, engine, running, now)
+            else:
+                engine, stage, m = payload
+                self._arrive(engine, stage, m, now)
+        return max((span.end_cycle for span in self.spans), default=0.0)
+
+    def _prepare(self) -> None:
+        stages = 1 + max(fragment.stage for fragment in self.fragments)
+        micros = self.micro_batches
+        self.heap: list[tuple[float, int, int, tuple[int, ...]]] = []
+        self.order = 0
+        self.of_stage: list[list[int]] = [[] for _ in range(stages)]
+        self.cores = 1 + max(fragment.core for fragment in self.fragments)
+        on_core: list[list[int]] = [[] for _ in range(self.cores)]
+        for f, fragment in enumerate(self.fragments):
+            self.of_stage[fragment.stage].append(f)
+            on_core[fragment.core].append(f)
+        self.active: list[dict[int, _Run]] = [{} for _ in range(self.cores)]
+        self.queues = [
+            [
+                [(f, m) for m in range(micros) for f in own],
+                [(f, m) for m in range(micros) for f in reversed(own)],
+                [(f, m) for m in range(micros) for f in reversed(own)],
+                [(f, 0) for f in reversed(own)],
+            ]
+            for own in on_core
+        ]
+        self.next = [[0, 0, 0, 0] for _ in range(self.cores)]
+        self.is_ready = [[[False] * micros for _ in QUEUES] for _ in self.fragments]
+        self.wg_left = [micros] * len(self.fragments)
+        self.out_edges: list[list[tuple[int, int]]] = [[] for _ in range(stages)]  # (edge, target)
+        self.in_edges: list[list[tuple[int, int]]] = [[] for _ in range(stages)]
+        fp_wait, bp_wait = [0] * stages, [0] * stages
+        for e, edge in enumerate(self.edges):
+            self.out_edges[edge.source].append((e, edge.target))
+            self.in_edges[edge.target].append((e, edge.source))
+            fp_wait[edge.target] += len(self.of_stage[edge.source])
+            bp_wait[edge.source] += len(self.of_stage[edge.target])
+        sinks = [s for s in range(stages) if not self.out_edges[s]]
+        for s in sinks:
+            bp_wait[s] = 1
+        self.sinks = set(sinks)
+        self.loss_wait = [sum(len(self.of_stage[s]) for s in sinks)] * micros
+        self.fp_wait = [[n] * micros for n in fp_wait]
+        self.bp_wait = [[n] * micros for n in bp_wait]
+        self.routes: dict[tuple[int, int, bool], Transfer] = {}
+        self.lengths: dict[int, tuple[float, tuple[tuple[str, float], ...]]] = {}  # id of a duty -> cycles, shares
+
+    def _push(self, time: float, kind: int, payload: tuple[int, ...]) -> None:
+        self.order += 1
+        heapq.heappush(self.heap, (time, self.order, kind, payload))
+
+    def _ready(self, engine: int, stage: int, m: int, now: float) -> None:
+        for f in self.of_stage[stage]:
+            self.is_ready[f][engine][m] = True
+            self._start_next(self.fragments[f].core, engine, now)
+
+    def _start_next(self, core: int, engine: int, now: float) -> None:
+        if engine in self.active[core]:
+            return
+        queue, index = self.queues[core][engine], self.next[core][engine]
+        if index >= len(queue):
+            return
+        f, m = queue[index]
+        if not self.is_ready[f][engine][m]:
+            return
+        self.next[core][engine] = index + 1
+        duty = self.duties[f][engine][m]
+        known = self.lengths.get(id(duty))
+        if known is None:
+            dram = duty.dram_bytes / self.dram_bytes_per_cycle
+            length = max(float(duty.cycles), dram)
+            shares: tuple[tuple[str, float], ...] = ()
+            if length > 0:
+                shares = (*((port, cycles / length) for port, cycles in duty.ports), ("dram", dram / length))
+            known = self.lengths[id(duty)] = (length, shares)
+        run = _Run((f, engine, m), now, known[0], now, known[1], float(duty.cycles))
+        self.active[core][engine] = run
+        self._share_ports(core, now)
+        if run.version == 0:
+            run.version = 1
+            self._push(now + run.left * run.slow, 0, (core, engine, 1))
+
+    def _share_ports(self, core: int, now: float) -> None:
+        """Set the pace of every task that runs on a core."""
+        running = self.active[core]
+        if len(running) == 1:
+            (run,) = running.values()
+            if run.slow == 1.0:
+                return  # alone, and no task needs more of a port than there is
+        asked: dict[str, float] = {}
+        for run in running.values():
+            for port, share in run.shares:
+                asked[port] = asked.get(port, 0.0) + share
+        for engine, run in running.items():
+            slow = max((asked[port] for port, share in run.shares if share > 0), default=1.0)
+            slow = max(1.0, slow)
+            if slow != run.slow:
+                run.left -= (now - run.since) / run.slow
+                run.since, run.slow = now, slow
+                run.version += 1
+                self._push(now + max(0.0, run.left) * slow, 0, (core, engine, run.version))
+
+    def _end(self, core: int, engine: int, run: _Run, now: float) -> None:
+        del self.active[core][engine]
+        f, _, m = run.task
+        if now > run.start:
+            self.spans.append(Span(core, engine, f, m, run.start, now, run.busy))
+        if self.active[core]:
+            self._share_ports(core, now)
+        stage = self.fragments[f].stage
+        if engine == FP:
+            for e, target in self.out_edges[stage]:
+                self._send(e, f, True, (FP, target, m), now)
+            if stage in self.sinks:
+                self.loss_wait[m] -= 1
+                if self.loss_wait[m] == 0:
+                    for sink in sorted(self.sinks):
+                        self._arrive(BP, sink, m, now)
+        elif engine == BP:
+            for e, source in self.in_edges[stage]:
+                self._send(e, f, False, (BP, source, m), now)
+            self.is_ready[f][WG][m] = True
+            self._start_next(core, WG, now)
+        elif engine == WG:
+            self.wg_left[f] -= 1
+            if self.wg_left[f] == 0 and self.update:
+                self.is_ready[f][UPDATE][0] = True
+                self._start_next(core, UPDATE, now)
+        self._start_next(core, engine, now)
+
+    def _arrive(self, engine: int, stage: int, m: int, now: float) -> None:
+        wait = self.fp_wait if engine == FP else self.bp_wait
+        wait[stage][m] -= 1
+        if wait[stage][m] == 0:
+            self._ready(engine, stage, m, now)
+
+    def _send(self, e: int, f: int, forward: bool, arrival: tuple[int, int, int], now: float) -> None:
+        key = (e, f, forward)
+        if key not in self.routes:
+            self.routes[key] = self.network.transfer(*self._route(e, f, forward))
+        message = self.routes[key]
+        if message.links and message.size_bytes:
+            self._push(self.network.send(message, now), 1, arrival)
+        else:
+            self._arrive(*arrival, now)
+
+    def _route(self, e: int, f: int, forward: bool) -> tuple[list[tuple[int, int]], int]:
+        """Forward, the fragment's outputs pass along all cores that need them. Backward, partial gradients are added
+        along the chain of the target's cores, and the first of these passes the sum to the source's cores."""
+        edge, columns = self.edges[e], self.network.columns
+        core, fragment = self.fragments[f].core, self.fragments[f]
+        if forward:
+            whole = max(self.fragments[g].high for g in self.of_stage[edge.source])
+            size = edge.forward_bytes * fragment.high // whole - edge.forward_bytes * fragment.low // whole
+            others = sorted({self.fragments[g].core for g in self.of_stage[edge.target]} - {core})
+        else:
+            size = edge.backward_bytes
+            before = [self.fragments[g].core for g in self.of_stage[edge.target] if g < f]
+            if before:
+                return route(core, before[-1], columns), size
+            others = sorted({self.fragments[g].core for g in self.of_stage[edge.source]} - {core})
+        above, below = [c for c in others if c > core], [c for c in others if c < core][::-1]
+        return chain([core, *above], columns) + chain([core, *below], columns), size
+
+
+def engine_times(spans: Sequence[Span], cores: int, makespan: float) -> list[list[tuple[float, float, float]]]:
+    """(busy, stall, idle) cycles of each engine of each core; they add up to the makespan."""
+    busy = [[0.0] * len(QUEUES) for _ in range(cores)]
+    taken = [[0.0] * len(QUEUES) for _ in range(cores)]
+    for span in spans:
+        busy[span.core][span.engine] += span.busy_cycles
+        taken[span.core][span.engine] += span.end_cycle - span.start_cycle
+    return [
+        [(b, max(0.0, t - b), max(0.0, makespan - max(t, b))) for b, t in zip(busy[c], taken[c], strict=True)]
+        for c in range(cores)
+    ]
+
+
+def overlap_cycles(spans: Sequence[Span]) -> float:
+    """Cycles, summed over cores, in which at least two engines of a core worked."""
+    by_core: dict[int, list[tuple[float, int]]] = {}
+    for span in spans:
+        by_core.setdefault(span.core, []).extend(((span.start_cycle, 1), (span.end_cycle, -1)))
+    total = 0.0
+    for events in by_core.values():
+        events.sort()
+        running, last = 0, 0.0
+        for time, change in events:
+            if running > 1:
+                total += time - last
+            running, last = running + change, time
+    return total
