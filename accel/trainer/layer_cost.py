@@ -6,17 +6,13 @@ A `Part` is a range of output channels for a range of images. The energies of si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import ceil
 
 from accel.trainer.chip import Chip
 from accel.trainer.cost import (
     OPERAND_BITS,
     STATE_BITS,
-    ConvLoops,
     Energy,
-    Operand,
     adam_energy,
     backward_energy,
     elementwise_energy,
@@ -30,40 +26,10 @@ from accel.trainer.cost import (
     weights_stay,
 )
 from accel.trainer.cycles import active_share, arrays, gradient_cycles, lanes, skipped_shares, stream_cycles
+from accel.trainer.part import Part, Work
 from accel.trainer.result import EngineName, PhaseCost
-from accel.trainer.traffic import ONCE, Reads, bytes_of, reuse
+from accel.trainer.traffic import ONCE, bytes_of, reuse
 from accel.trainer.workload import Layer
-
-NOTHING = Energy()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Channels `low` to `high` out of `channels`, for images `first` to `last` out of `batch`. The channels are those
-    of the product that a layer follows; a layer of its own gives a share in proportion.
-
-    `backward`: whether a gradient is passed on. `weights_at_home`: whether all weights of the core fit in its shared
-    memory. `shard` of `shards` is the share of the update, which data-parallel cores divide among them. Without
-    `energy` only cycles and bytes are worked out.
-    """
-
-    low: int = 0
-    high: int = 1
-    channels: int = 1
-    first: int = 0
-    last: int = 1
-    batch: int = 1
-    backward: bool = True
-    weights_at_home: bool = True
-    shard: int = 0
-    shards: int = 1
-    energy: bool = True
-
-    def of_channels(self, total: int) -> int:
-        return total * self.high // self.channels - total * self.low // self.channels
-
-    def of_images(self, total: int) -> int:
-        return total * self.last // self.batch - total * self.first // self.batch
 
 
 def layer_phases(layer: Layer, chip: Chip, backward: bool) -> list[PhaseCost]:
@@ -76,7 +42,7 @@ def part_phases(layer: Layer, chip: Chip, part: Part) -> list[PhaseCost]:
     steps = part.of_images(layer.image_steps)
     if steps == 0 or (part.high - part.low) == 0:
         return []
-    work = _Work(layer=layer, chip=chip, part=part, steps=steps)
+    work = Work(layer=layer, chip=chip, part=part, steps=steps)
     kinds = {
         "gemm_weight": _gemm_weight, "gemm_activation": _gemm_activation, "neuron": _neuron, "norm": _norm,
         "elementwise": _elementwise, "gather": _gather,
@@ -85,93 +51,7 @@ def part_phases(layer: Layer, chip: Chip, part: Part) -> list[PhaseCost]:
     return phases + _optimizer(work)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    layer: Layer
-    chip: Chip
-    part: Part
-    steps: int  # image steps of this part
-
-    @property
-    def elements(self) -> int:
-        """Outputs of this part over all its image steps."""
-        return self.part.of_channels(self.layer.out_channels * self.layer.positions) * self.steps
-
-    @property
-    def parameters(self) -> int:
-        return self.part.of_channels(self.layer.parameters)
-
-    @property
-    def operand(self) -> Operand:
-        return Operand(kind=self.layer.input_kind, bits=self.layer.input_bits)
-
-    def loops(self, positions: int) -> ConvLoops:
-        layer = self.layer
-        outputs = self.part.of_channels(layer.out_channels)
-        groups, inputs = layer.groups, layer.in_channels
-        if groups > 1:  # a cut runs between groups
-            groups = max(1, groups * outputs // layer.out_channels)
-            inputs = inputs // layer.groups * groups
-        return ConvLoops(in_channels=inputs, out_channels=outputs, positions=positions, taps=layer.taps, groups=groups)
-
-    def macs(self, total: int) -> int:
-        each, rest = divmod(total, self.layer.image_steps)
-        return self.part.of_channels(each) * self.steps + self.part.of_images(self.part.of_channels(rest))
-
-    def input_elements(self, loops: ConvLoops) -> int:
-        """Inputs that the array of this part streams."""
-        layer = self.layer
-        return loops.in_channels * layer.in_height * layer.in_width * layer.tokens * self.steps
-
-    def input_bytes(self) -> int:
-        """This part's share of the input, which is read once for all parts."""
-        layer = self.layer
-        whole = layer.in_channels * layer.in_height * layer.in_width * layer.tokens * self.steps
-        return self.part.of_channels(bytes_of(whole, self.operand.width))
-
-    def phase(
-        self, engine: EngineName, price: Callable[[], Energy], cycles: int, *, looped: int = 0, true: int = 0,
-        reads: Mapping[str, tuple[int, Reads]] | None = None, writes: Mapping[str, int] | None = None,
-        ports: Mapping[str, float] | None = None,
-    ) -> PhaseCost:  # fmt: skip
-        """Add what depends on bytes; energy is left out where only time is asked for.
-
-        `reads` gives bytes of a tensor and how often they come, `writes` bytes.
-        """
-        chip = self.chip
-        compulsory, dram, refill = dict(writes or {}), dict(writes or {}), {}
-        for name, (size, times) in (reads or {}).items():
-            compulsory[name] = compulsory.get(name, 0) + size
-            dram[name] = dram.get(name, 0) + times.loads * size
-            if times.visits > times.loads:
-                refill[name] = (times.visits - times.loads) * size
-        energy = price() if self.part.energy else NOTHING
-        if chip.energy.include_refill and refill and self.part.energy:
-            homes = {"W": chip.optimizer_memory}
-            moved = {n: (0.0, homes.get(n, chip.norm_memory).read_element_pj(8) * size) for n, size in refill.items()}
-            energy = energy + Energy.of(0.0, **moved)
-        if chip.energy.include_dram and self.part.energy:
-            energy = energy + Energy(dram_pj=8 * sum(dram.values()) * chip.dram.energy_pj_per_bit)
-        ports = dict(ports or {})
-        return PhaseCost(
-            engine=engine, energy=energy, cycles=max(cycles, ceil(max(ports.values(), default=0))),
-            looped_macs=looped, true_macs=true, dram_bytes_by_tensor=dram, compulsory_bytes_by_tensor=compulsory,
-            refill_bytes_by_tensor=refill, port_cycles=ports,
-        )  # fmt: skip
-
-    def array_ports(self, name: str, cycles: int) -> dict[str, float]:
-        """A memory that several engines use is busy for as long as one of their arrays runs."""
-        engine = arrays(self.chip)[name]
-        others = [e for other, e in arrays(self.chip).items() if other != name]
-        used = {id(m) for e in others for m in e.memories.values()}
-        return {f"{role} of {name}": float(cycles) for role, m in engine.memories.items() if id(m) in used}
-
-    def norm_port(self, elements: int, accesses: int) -> dict[str, float]:
-        memory = self.chip.norm_memory
-        return {"norm": elements * accesses * OPERAND_BITS / (memory.port_bits * memory.ports)}
-
-
-def _gemm_weight(work: _Work) -> list[PhaseCost]:
+def _gemm_weight(work: Work) -> list[PhaseCost]:
     layer, chip, steps = work.layer, work.chip, work.steps
     loops = work.loops(layer.positions)
     inserted = chip.mapping.strided_gradient == "zero_inserted" and max(layer.stride) > 1
@@ -249,7 +129,7 @@ def _gemm_weight(work: _Work) -> list[PhaseCost]:
     return phases
 
 
-def _gemm_activation(work: _Work) -> list[PhaseCost]:
+def _gemm_activation(work: Work) -> list[PhaseCost]:
     """A product of two activations: both are read in FP and BP, nothing stays in the array between image steps."""
     layer, chip, steps = work.layer, work.chip, work.steps
     loops = work.loops(layer.positions)
@@ -288,7 +168,7 @@ def _gemm_activation(work: _Work) -> list[PhaseCost]:
     return phases
 
 
-def _neuron(work: _Work) -> list[PhaseCost]:
+def _neuron(work: Work) -> list[PhaseCost]:
     """Spikes are always written; what BP needs to remember is one mask bit, or 16 bits of potential or derivative."""
     elements, chip = work.elements, work.chip
     saved = {"s": bytes_of(elements, 1)}
@@ -310,7 +190,7 @@ def _neuron(work: _Work) -> list[PhaseCost]:
     return phases
 
 
-def _norm(work: _Work) -> list[PhaseCost]:
+def _norm(work: Work) -> list[PhaseCost]:
     layer, chip, elements = work.layer, work.chip, work.elements
     # Batch statistics are one pair for each channel, those of a layer norm one pair for each normalised row.
     rows = "batch_norm" not in layer.op
@@ -344,7 +224,7 @@ def _norm(work: _Work) -> list[PhaseCost]:
     return phases
 
 
-def _elementwise(work: _Work) -> list[PhaseCost]:
+def _elementwise(work: Work) -> list[PhaseCost]:
     """The loss of a training step is an elementwise layer too, with the operations of softmax and cross-entropy."""
     elements, chip = work.elements, work.chip
     operands = max(1, len(work.layer.inputs))
@@ -362,7 +242,7 @@ def _elementwise(work: _Work) -> list[PhaseCost]:
     return phases
 
 
-def _gather(work: _Work) -> list[PhaseCost]:
+def _gather(work: Work) -> list[PhaseCost]:
     """Rows of a table: read in FP; in WG their gradients are added to the touched rows. Bytes, no arithmetic."""
     elements, chip = work.elements, work.chip
     rows = bytes_of(elements, OPERAND_BITS)
@@ -373,7 +253,7 @@ def _gather(work: _Work) -> list[PhaseCost]:
     return phases
 
 
-def _optimizer(work: _Work) -> list[PhaseCost]:
+def _optimizer(work: Work) -> list[PhaseCost]:
     layer, chip, part = work.layer, work.chip, work.part
     frozen = layer.kind == "gemm_weight" and layer.macs_weight_gradient == 0
     owned = work.parameters

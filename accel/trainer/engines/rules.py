@@ -89,9 +89,7 @@ def convolution_backward(
         inserted = dx.new_zeros(*dx.shape[:2], *spread)
         inserted[(..., *(slice(None, None, s) for s in c.stride))] = dx
     padded = []  # pairs, last axis first
-    for n, k, d, p, have in reversed(
-        list(zip(size, kernel, c.dilation, c.padding, inserted.shape[2:], strict=True))
-    ):
+    for n, k, d, p, have in reversed(list(zip(size, kernel, c.dilation, c.padding, inserted.shape[2:], strict=True))):
         before = d * (k - 1) - p
         padded += [before, n + d * (k - 1) - before - have]
     inserted = F.pad(inserted, padded)
