@@ -19,6 +19,8 @@ VERBS = {
     "score": "measure a file of decoded sentences, and test whether they show any use of the EEG; writes JSON",
     "listen": "hear a wav file (or the microphone) with a causal model, each keyword as it goes by, with latency; or "
     "replay an EEG recording (eeg=FILE) to a trained decoder",
+    "audit": "watch what a trained model's layers see: spikes or more, firing rates, operations and energy; a report",
+    "convert": "turn released Spikingformer or QKFormer weights into a run that the other verbs take",
     "export": "turn a trained model into program.pt2 and workload.json with measured densities",
     "simulate": "cost one training step of a workload on a neuromorphic chip; writes a report",
     "data": "check a data set, describe it on a page, turn wavs into spikes (cochlea), count sentence leaks (leakage); "

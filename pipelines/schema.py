@@ -159,6 +159,26 @@ class ListenConfig:
 
 
 @dataclass
+class AuditConfig:
+    run: str = MISSING
+    batches: int = 2  # real batches that are watched
+    batch_size: int = 16
+    count_encoder_once: bool = False  # the first convolution of a picture: once, or as published T times
+    out: str | None = None  # folder; default RUN/audit
+
+
+@dataclass
+class ConvertConfig:
+    checkpoint: str = MISSING  # released weights: .safetensors, .pth, .tar
+    out: str = MISSING  # folder of the run that is written
+    model: str | None = None  # one of vision.variants, or a family with heads; null: found by the sizes
+    heads: int | None = None
+    tau: float | None = None
+    T: int | None = None
+    classes: str | None = None  # text file with a class a line, in the order of the classifier; null: known, or numbers
+
+
+@dataclass
 class ExportConfig:
     run: str = MISSING
     batches: int = 4  # real batches on which densities are measured
@@ -239,6 +259,7 @@ def register() -> None:
         "evaluate": EvaluateConfig, "export": ExportConfig,
         "simulate": SimulateConfig, "demo": DemoConfig, "bench": BenchConfig, "data": DataConfig,
         "listen": ListenConfig, "score": ScoreConfig,
+        "audit": AuditConfig, "convert": ConvertConfig,
     }.items():  # fmt: skip
         store.store(name=f"{name}_schema", node=node)
     for group, name, node in (
