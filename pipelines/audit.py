@@ -100,8 +100,8 @@ def audit_speech(trained: TrainedModel, trained_with: TrainConfig, config: Audit
         "exceptions": [layer["path"] for layer in exceptions], "layers": layers, **found.as_dict(),
     }  # fmt: skip
     lead = (
-        f"{len(layers) - len(exceptions)} of {len(layers)} layers saw nothing but 0 and 1. SpikeSCR adds up the spikes of "
-        "its branches, so the layers that read the sum see whole numbers: events to add, but not spikes."
+        f"{len(layers) - len(exceptions)} of {len(layers)} layers saw nothing but 0 and 1. SpikeSCR adds up the spikes "
+        "of its branches, so the layers that read the sum see whole numbers: events to add, but not spikes."
     )
     facts = {
         "verdict": verdict, "layers that see only spikes": f"{len(layers) - len(exceptions)} of {len(layers)}",
@@ -128,8 +128,8 @@ def audit_speech(trained: TrainedModel, trained_with: TrainConfig, config: Audit
         Section("What each layer sees", "Inputs of every layer over all clips of this audit.", table=saw),
         Section(
             "What a clip costs",
-            f"Operations a clip: 0.9 pJ an addition (AC), 4.6 pJ a multiplication (MAC), {found.energy_pj / 1e6:,.2f} µJ in "
-            "all. Whole numbers are counted as that many additions. Memory, membranes and residual adds are not priced.",
+            f"Operations a clip: 0.9 pJ an addition (AC), 4.6 pJ a multiplication (MAC), {found.energy_pj / 1e6:,.2f} "
+            "µJ in all. Whole numbers count as that many additions. Memory, membranes and residual adds are not priced.",
             table=costs,
         ),
     ]

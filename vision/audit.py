@@ -39,8 +39,8 @@ def verdict_in_words(found: Operations) -> str:
         )
     return (
         f"Void: no layer saw a forbidden value, but {len(purity.silent)} saw no spike at all "
-        f"({', '.join(layer_name(p) for p in sorted(purity.silent)[:6])}), and silence proves nothing. Train longer, or "
-        "show other inputs."
+        f"({', '.join(layer_name(p) for p in sorted(purity.silent)[:6])}), and silence proves nothing. Train longer "
+        "or show other inputs."
     )
 
 
@@ -95,8 +95,8 @@ def _purity(found: Operations) -> Section:
         "Which layers see more than spikes",
         "Every layer whose input held anything but 0 and 1, over all samples of this audit.",
         table=table,
-        text="A layer is driven by spikes when everything it was given was exactly 0 or 1. The first convolution (pixels "
-        "or event counts) and the classifier (averages) are permitted exceptions; there are no others.",
+        text="A layer is driven by spikes when everything it was given was exactly 0 or 1. The first convolution "
+        "(pixels or event counts) and the classifier (averages) are permitted exceptions; there are no others.",
     )
 
 
@@ -120,8 +120,8 @@ def _rates(found: Operations) -> Section:
     )  # fmt: skip
     return Section(
         "Where the network fires",
-        "Share of non-zero inputs of every layer in the order of use, mean over samples, steps and positions. Attention "
-        "products come last; their bar is for q, k and v together.",
+        "Share of non-zero inputs of every layer in the order of use, mean over samples, steps and positions. "
+        "Attention products come last; their bar is for q, k and v together.",
         figure=figure,
     )
 
@@ -137,9 +137,9 @@ def _energy(found: Operations) -> Section:
     rows.append(("nothing skipped", "–", f"{dense / 1e6:,.3f} M", f"{found.constants.mac_pj * dense / 1e9:.6f} mJ"))
     return Section(
         "What an inference costs",
-        f"Per sample of {found.T} steps, mean over {found.samples} samples. Event by event: each spike meets the weights "
-        "in its reach, borders respected, and each real input is multiplied once. Published formula: firing rate times "
-        f"dense operations, bias included. The first convolution is counted {once}.",
+        f"Per sample of {found.T} steps, mean over {found.samples} samples. Event by event: each spike meets the "
+        "weights in its reach, borders respected, and each real input is multiplied once. Published formula: "
+        f"firing rate times dense operations, bias included. The first convolution is counted {once}.",
         table=Table(("way of counting", "additions (AC)", "multiplications (MAC)", "energy"), rows),
     )
 

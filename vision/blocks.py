@@ -14,9 +14,7 @@ Attention of spikes q, k, v without softmax, d channels a head:
 Neurons look back in time and never across samples. No module keeps state: `forward(x, state=None) -> (y, state)`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -27,6 +25,7 @@ from torch import Tensor, nn
 from accel.spiking.functional import LIFParameters, LIFState
 from accel.spiking.neuron import LIF
 from accel.spiking.surrogate import Sigmoid
+from vision.memory import is_recomputing, keep_as_bytes, keep_nothing_of, made_again, pool
 
 Residual = Literal["ms", "sew"]
 Attention = Literal["ssa", "qkta", "qkca"]
@@ -39,19 +38,6 @@ def neuron(tau: float) -> LIFParameters:
     return LIFParameters(tau=tau, decay_input=True, threshold=1.0, v_reset=0.0, surrogate=Sigmoid(4.0))
 
 
-_recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
-
-
-@contextmanager
-def recomputing() -> Iterator[None]:
-    """Inside, batch norms leave their running statistics alone: the batch has been counted the first time."""
-    token = _recomputing.set(True)
-    try:
-        yield
-    finally:
-        _recomputing.reset(token)
-
-
 class TimeBatchNorm(nn.BatchNorm2d):
     """Batch norm of [T*B, C, H, W], statistics over time and batch at once.
 
@@ -60,7 +46,7 @@ class TimeBatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
-        if self.training and _recomputing.get():
+        if self.training and is_recomputing():
             mean, var = self.running_mean.clone(), self.running_var.clone()  # type: ignore[union-attr]
             return F.batch_norm(x, mean, var, self.weight, self.bias, True, 0.0, self.eps)
         if not self.training or repeats == 1 or self.running_var is None:
@@ -83,37 +69,50 @@ class SpikingConv(nn.Module):
         fires "never"    conv - BN - [pool]
 
     Max pooling is 3x3 with stride 2, so a size n becomes ceil(n/2), as with a 1x1 convolution of stride 2. Of a static
-    image (T = 1 given, `repeats` steps meant) everything in front of the neurons is computed once.
+    image (T = 1 given, `repeats` steps meant) everything in front of the neurons is computed once. `spikes_in` says
+    that the convolution sees 0 and 1 (or small whole numbers) only.
     """
 
     def __init__(
         self, n_in: int, n_out: int, kernel: int, p: LIFParameters, *, fires: Literal["before", "after", "never"],
-        pool: Literal["spikes", "sums"] | None = None, stride: int = 1, bias: bool = False,
+        pool: Literal["spikes", "sums"] | None = None, stride: int = 1, bias: bool = False, spikes_in: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         assert pool != "spikes" or fires == "before"
-        self.fires, self.pool = fires, pool
+        self.fires, self.pool, self.spikes_in = fires, pool, spikes_in
         self.lif = None if fires == "never" else LIF(p)
         self.conv = nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=bias)
         self.norm = TimeBatchNorm(n_out)
 
     def forward(self, x: Tensor, state: LIFState | None = None, repeats: int = 1) -> tuple[Tensor, LIFState | None]:
         if self.lif is not None and self.fires == "before":
-            x, state = self.lif(x, state)
+            x, state = fire(self.lif, x, state)
         steps, batch = x.shape[:2]
         y = x.flatten(0, 1)
         if self.pool == "spikes":
-            y = F.max_pool2d(y, 3, 2, 1)
-        # Under autocast the product may be bfloat16; what decides about a spike is computed in float32.
-        y = self.norm(self.conv(y).to(self.norm.weight.dtype), repeats)
-        if self.pool == "sums":
-            y = F.max_pool2d(y, 3, 2, 1)
-        y = y.unflatten(0, (steps, batch))
+            y = pool(y)
+        with keep_as_bytes(y) if self.spikes_in else nullcontext():
+            z = self.conv(y)
+
+        def sums() -> Tensor:
+            # Under autocast the product may be bfloat16; what decides about a spike is computed in float32.
+            normed = self.norm(z.to(self.norm.weight.dtype), repeats)
+            return (pool(normed) if self.pool == "sums" else normed).unflatten(0, (steps, batch))
+
+        y = sums()
         if repeats > 1:
             y = y.expand(repeats, *y.shape[1:])
+        elif self.training:
+            y = made_again(y, sums)
         if self.lif is not None and self.fires == "after":
-            return self.lif(y, state)
+            return fire(self.lif, y, state)
         return y, state
+
+
+def fire(lif: LIF, x: Tensor, state: LIFState | None) -> tuple[Tensor, LIFState]:
+    """Spikes of x [T, ...] and the state; what the backward pass needs of x is made again where that is known how."""
+    with keep_nothing_of(x):
+        return lif(x, state)
 
 
 def unit(n_in: int, n_out: int, p: LIFParameters, residual: Residual) -> SpikingConv:
@@ -132,10 +131,11 @@ class SpikeProduct(nn.Module):
         # Entries reach d*N: exact integers in float32, not in bfloat16 (256) or float16 (2048).
         with torch.autocast(q.device.type, enabled=False) if _autocasting(q) else nullcontext():
             q_TBHdN, k_TBHdN, v_TBHdN = (_heads(z, self.heads) for z in (q, k, v))
-            if q_TBHdN.shape[3] <= q_TBHdN.shape[4]:
-                o_TBHdN = (v_TBHdN @ k_TBHdN.mT) @ q_TBHdN
-            else:
-                o_TBHdN = v_TBHdN @ (k_TBHdN.mT @ q_TBHdN)
+            with keep_as_bytes(q, k, v):
+                if q_TBHdN.shape[3] <= q_TBHdN.shape[4]:
+                    o_TBHdN = (v_TBHdN @ k_TBHdN.mT) @ q_TBHdN
+                else:
+                    o_TBHdN = v_TBHdN @ (k_TBHdN.mT @ q_TBHdN)
         return (o_TBHdN * ATTENTION_SCALE).reshape(q.shape)
 
     def extra_repr(self) -> str:

@@ -11,7 +11,6 @@ and width, the last neurons of an attention look back within their own sample on
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -21,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from accel.spiking.functional import LIFParameters
 from accel.spiking.neuron import LIF
-from vision.blocks import Block, Residual, State, neuron, recomputing
+from vision.blocks import Block, Residual, State, neuron
+from vision.memory import plain, recomputing
 from vision.stems import REDUCTION, SPEDS, SPEDS_REDUCTION, Layout, PlainStem, Tokenizer
 
 
@@ -42,7 +42,7 @@ class Stage(nn.Module):
             if checkpointing:
                 x, of_block = checkpoint(
                     block, x, of_blocks and of_blocks[i], use_reentrant=False,
-                    context_fn=lambda: (nullcontext(), recomputing()),
+                    context_fn=lambda: (plain(), recomputing()),
                 )  # fmt: skip
             else:
                 x, of_block = block(x, of_blocks and of_blocks[i])

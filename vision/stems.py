@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from accel.spiking.functional import LIFParameters
 from accel.spiking.neuron import LIF
-from vision.blocks import Residual, SpikingConv, State
+from vision.blocks import Residual, SpikingConv, State, fire
 
 Tokenizer = Literal["spikingformer", "cml", "speds"]
 Layout = Literal["cifar", "imagenet", "dvs"]
@@ -51,7 +51,11 @@ class PlainStem(nn.Module):
                 pool = "sums" if i + 1 in pooled else None
             elif i in pooled:
                 pool = "spikes"
-            units.append(SpikingConv(widths[i], widths[i + 1], 3, p, fires="before" if i else "never", pool=pool))
+            units.append(
+                SpikingConv(
+                    widths[i], widths[i + 1], 3, p, fires="before" if i else "never", pool=pool, spikes_in=i > 0
+                )
+            )
         self.units = nn.ModuleList(units)
 
     def forward(self, x: Tensor, state: State | None = None, repeats: int = 1) -> tuple[Tensor, State]:
@@ -72,7 +76,10 @@ class SPEDS(nn.Module):
         for share, pooled in before:
             fires: Literal["before", "after", "never"] = ("before" if entry else "never") if ms else "after"
             n_out = int(share * width)
-            entry.append(SpikingConv(n_in, n_out, 3, p, fires=fires, pool="sums" if pooled else None))
+            first = not entry
+            entry.append(
+                SpikingConv(n_in, n_out, 3, p, fires=fires, pool="sums" if pooled else None, spikes_in=not first)
+            )
             n_in = n_out
         self.lif = LIF(p) if ms else None  # in front of the first convolution of both paths
         self.shortcut = SpikingConv(n_in, width, 1, p, fires="never" if ms else "after", stride=stride)
@@ -87,7 +94,7 @@ class SPEDS(nn.Module):
         of_entry, first, of_main, of_shortcut = state or (None,) * 4
         u, of_entry = _chain(self.entry, x, of_entry, repeats)
         if self.lif is not None:
-            u, first = self.lif(u, first)
+            u, first = fire(self.lif, u, first)
         y, of_main = _chain(self.main, u, of_main)
         shortcut, of_shortcut = self.shortcut(u, of_shortcut)
         return y + shortcut, (of_entry, first, of_main, of_shortcut)
