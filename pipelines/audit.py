@@ -129,7 +129,7 @@ def audit_speech(trained: TrainedModel, trained_with: TrainConfig, config: Audit
         Section(
             "What a clip costs",
             f"Operations a clip: 0.9 pJ an addition (AC), 4.6 pJ a multiplication (MAC), {found.energy_pj / 1e6:,.2f} "
-            "µJ in all. Whole numbers count as that many additions. Memory, membranes and residual adds are not priced.",
+            "µJ in all. Whole numbers count as that many additions. Not priced: memory, membranes, residual adds.",
             table=costs,
         ),
     ]
