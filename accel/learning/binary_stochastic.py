@@ -14,36 +14,41 @@ cross-entropy. Weights are read through `accel.learning.synapses` and updated th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from accel.learning.sampling import Activation, Precision, bernoulli, signal
+from accel.learning.sampling import PRECISIONS, Activation, bernoulli, signal
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class BsPolicy:
     """What is drawn and what is not: hp (high precision), s (stochastic), b (binary threshold), sign.
 
     forward: inputs and hidden signals. derivative: of hidden neurons. error: what goes back through a layer.
-    output: the softmax, in training. Raises ValueError for another word.
+    output: the softmax, in training; auto draws it where the signals are drawn or the errors are signs.
+    Raises ValueError for another word.
     """
 
-    forward: Precision = "s"
-    derivative: Precision = "s"
-    error: Literal["hp", "sign"] = "sign"
-    output: Literal["hp", "s"] = "s"
+    forward: str = "s"
+    derivative: str = "s"
+    error: str = "sign"
+    output: str = "auto"
 
     def __post_init__(self) -> None:
         for key, allowed in (
-            ("forward", get_args(Precision)), ("derivative", get_args(Precision)), ("error", ("hp", "sign")),
-            ("output", ("hp", "s")),
+            ("forward", PRECISIONS), ("derivative", PRECISIONS), ("error", ("hp", "sign")),
+            ("output", ("auto", "hp", "s")),
         ):  # fmt: skip
             if getattr(self, key) not in allowed:
                 raise ValueError(f"policy.{key} is {getattr(self, key)!r}; use one of {', '.join(allowed)}")
+
+    @property
+    def draws_output(self) -> bool:
+        return self.output == "s" or (self.output == "auto" and (self.forward == "s" or self.error == "sign"))
 
     @property
     def name(self) -> str:
@@ -178,7 +183,7 @@ def gradients(
     y = layers[-1].weighted_sum(x, *synapses[-1].forward(generator))
     log_p = torch.log_softmax(y, dim=1)
     p = log_p.exp()
-    delta = (bernoulli(p, generator) if policy.output == "s" else p) - F.one_hot(labels, y.shape[1]).to(p.dtype)
+    delta = (bernoulli(p, generator) if policy.draws_output else p) - F.one_hot(labels, y.shape[1]).to(p.dtype)
 
     of_weights, of_biases, deltas = [], [], []
     for index in range(len(layers) - 1, -1, -1):
@@ -217,7 +222,7 @@ def scores(
     layers: Sequence[Layer],
     synapses: Sequence[Readable],
     pixels: Tensor,
-    precision: Precision,
+    precision: str,
     activation: Activation,
     generator: Generator,
 ) -> Tensor:

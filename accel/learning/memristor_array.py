@@ -21,7 +21,7 @@ from accel.learning.synapses import Changed, UpdateRule
 PAIR_START, PAIR_SPREAD = 0.05, 0.05  # a one-way device starts at its first bound (1 +- (0.05 + 0.05 N(0, 1)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class ArrayOptions:
     """What an array has beyond the curve of its devices; every default but the first two is off.
 

@@ -10,13 +10,11 @@ Every draw takes a generator. Nothing here clips: a probability above 1 always f
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
 
-ActivationName = Literal["logistic", "relu", "clip", "clip_half", "logistic_boxcar", "truncated_relu"]
-Precision = Literal["hp", "s", "b"]
+PRECISIONS = ("hp", "s", "b")
 
 
 def bernoulli(p: Tensor, generator: Generator) -> Tensor:
@@ -29,14 +27,14 @@ def binary(p: Tensor) -> Tensor:
     return (p > 0.5).to(p.dtype)
 
 
-def signal(p: Tensor, precision: Precision, generator: Generator) -> Tensor:
+def signal(p: Tensor, precision: str, generator: Generator) -> Tensor:
     """What is passed on of p: itself (hp), a draw (s) or a threshold (b)."""
     if precision == "hp":
         return p
     return bernoulli(p, generator) if precision == "s" else binary(p)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Activation:
     """The curve of a neuron and the derivative its error is multiplied by; both are elementwise in y.
 
@@ -52,17 +50,17 @@ class Activation:
     probability at a/4. Raises ValueError for an unknown name or a slope or gain that is not positive.
     """
 
-    name: ActivationName = "logistic"
+    name: str = "logistic"
     slope: float = 4.0
     derivative_gain: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(ActivationName):
-            raise ValueError(f"activation is {self.name!r}; use one of {', '.join(get_args(ActivationName))}")
+        if self.name not in _PROBABILITY:
+            raise ValueError(f"activation.name is {self.name!r}; use one of {', '.join(_PROBABILITY)}")
         for key in ("slope", "derivative_gain"):
             value = getattr(self, key)
             if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{key} of an activation is {value}; use a number above 0")
+                raise ValueError(f"activation.{key} is {value}; use a number above 0")
 
     def probability(self, y: Tensor) -> Tensor:
         """P(y), the shape of y."""

@@ -12,7 +12,7 @@ pulses that program them. No ratio is built in: constants come from a file in wh
 node_nm, tier}, and a ratio is only given where all three systems were priced.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def training_counts(layers: Sequence[Layer], policy: BsPolicy, samples: int, pul
     forward = inference_counts(layers, stochastic=policy.forward == "s")
     output = layers[-1].bias_shape[0]
     draws = forward.random_draws - (output if policy.forward == "s" else 0)
-    draws += (output if policy.output == "s" else 0)
+    draws += (output if policy.draws_output else 0)
     draws += sum(_outputs(layer) for layer in layers[:-1]) if policy.derivative == "s" else 0
     back = Counts()
     for layer in layers[1:]:
@@ -130,7 +130,7 @@ def training_counts(layers: Sequence[Layer], policy: BsPolicy, samples: int, pul
 
 
 def itemise(counts: Counts, constants: EnergyConstants) -> dict[str, dict[str, float]]:
-    """pJ by system and item. Items that a system does not have are absent; `total` adds up the others."""
+    """pJ by system and item; what a system does not have or what costs nothing is absent. `total` is their sum."""
     c, k = counts, constants
     shared = {"softmax": c.softmax_outputs * k.softmax_output_pj}
     writing = {
@@ -151,10 +151,11 @@ def itemise(counts: Counts, constants: EnergyConstants) -> dict[str, dict[str, f
             "random draws": c.random_draws * k.random_draw_pj, **shared, **writing,
         },
     }  # fmt: skip
-    return {name: {**items, "total": sum(items.values())} for name, items in systems.items()}
+    present = {name: {k: v for k, v in items.items() if v or k == "random draws"} for name, items in systems.items()}
+    return {name: {**items, "total": sum(items.values())} for name, items in present.items()}
 
 
-def ratios(energies: dict[str, dict[str, float]]) -> dict[str, float]:
+def ratios(energies: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Energy of the digital and the analog system over the stochastic one. Raises ValueError unless all are there."""
     if missing := [name for name in SYSTEMS if name not in energies]:
         raise ValueError(f"a ratio needs all of {', '.join(SYSTEMS)}; {', '.join(missing)} was not priced")

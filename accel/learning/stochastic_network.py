@@ -7,7 +7,7 @@ comes from the generator that is handed in. Training is gradient descent with sa
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -15,15 +15,14 @@ from torch import Generator, Tensor
 from accel.learning.binary_stochastic import BsPolicy, Conv, Dense, Layer, classify, gradients, scores
 from accel.learning.memristor import DEVICES
 from accel.learning.memristor_array import ArrayOptions, memristor_synapses
-from accel.learning.sampling import Activation, Precision
+from accel.learning.sampling import Activation
 from accel.learning.synapses import INTEGERS, Changed, Synapses, UpdateRule, integer_synapses, real_synapses
 
-NetworkName = Literal["mlp", "cnn_mnist", "cnn_cifar10"]
 HIDDEN = (500, 200)
 CIFAR_MAPS, CIFAR_POOLS, CIFAR_HIDDEN = (48, 48, 96, 96, 192, 192), (1, 2, 1, 2, 1, 2), (512, 256)
 
 
-def layers_of(name: NetworkName, image: tuple[int, ...], n_classes: int, hidden: Sequence[int] = HIDDEN
+def layers_of(name: str, image: tuple[int, ...], n_classes: int, hidden: Sequence[int] = HIDDEN
               ) -> tuple[Layer, ...]:  # fmt: skip
     """Layers for images [C, H, W].
 
@@ -70,6 +69,8 @@ def synapses_of(
     Raises ValueError for another word.
     """
     if weights in DEVICES:
+        if rule.update != "carry":
+            raise ValueError(f"weights={weights} take pulses, rule.update is {rule.update}; use carry")
         device = DEVICES[weights]
         return [memristor_synapses(layer, device, options, rule, batch_size, generator) for layer in layers]
     if weights in INTEGERS:
@@ -91,6 +92,35 @@ class StochasticNetwork:
     def parameters(self) -> int:
         """Weights, without biases."""
         return sum(torch.Size(layer.weight_shape).numel() for layer in self.layers)
+
+
+@dataclass(kw_only=True)
+class StochasticConfig:
+    """A network that learns binary-stochastically, as a file or a command line names it.
+
+    network: mlp (with `hidden` layers), cnn_mnist or cnn_cifar10. weights: real, int8 … int2, ternary, or a memristor
+    device of `DEVICES`. Raises ValueError, when built, for a word none of the parts knows.
+    """
+
+    kind: str = "stochastic"
+    network: str = "mlp"
+    hidden: list[int] = field(default_factory=lambda: list(HIDDEN))
+    weights: str = "real"
+    policy: BsPolicy = field(default_factory=BsPolicy)
+    activation: Activation = field(default_factory=Activation)
+    rule: UpdateRule = field(default_factory=UpdateRule)
+    array: ArrayOptions = field(default_factory=ArrayOptions)
+    repeats: list[int] = field(default_factory=lambda: [1, 10, 25, 50, 100])  # passes of drawn inference to report
+    energy: str = "stochastic"  # constants: a preset of conf/constants, or a file
+
+    def build(self, image: tuple[int, ...], n_classes: int) -> "StochasticNetwork":
+        """The network for images [C, H, W]."""
+        layers = layers_of(self.network, image, n_classes, self.hidden)
+        return StochasticNetwork(layers=layers, policy=self.policy, activation=self.activation)
+
+    def synapses(self, network: "StochasticNetwork", batch_size: int, generator: Generator) -> list[Synapses]:
+        """Fresh weights for `network`."""
+        return synapses_of(network.layers, self.weights, self.rule, self.array, batch_size, generator)
 
 
 class Epoch(NamedTuple):
@@ -124,7 +154,7 @@ def _shuffled(n: int, batch_size: int, generator: Generator) -> Iterator[Tensor]
 
 
 def votes(
-    network: StochasticNetwork, synapses: Sequence[Synapses], pixels: Tensor, precision: Precision,
+    network: StochasticNetwork, synapses: Sequence[Synapses], pixels: Tensor, precision: str,
     generator: Generator, repeats: int = 1, batch_size: int = 1000,
 ) -> Tensor:  # fmt: skip
     """The sum [n, classes] of `repeats` passes of pixels [n, C, H, W]; only a stochastic one gains by more than one."""

@@ -10,7 +10,7 @@ whole state, are handed to a network from outside, and `tensors` names them for 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -25,7 +25,7 @@ INTEGERS: Mapping[str, tuple[int, int, int]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class UpdateRule:
     """How gradients become changes of weights. rate: eta; theta: threshold of an accumulator, in summed gradients.
 
@@ -33,10 +33,10 @@ class UpdateRule:
     theta >= batch size times positions makes it a theorem. Raises ValueError for another word or a number <= 0.
     """
 
-    update: Literal["real", "carry"] = "real"
+    update: str = "real"
     rate: float = 0.1
     theta: float = 64.0
-    pulses: Literal["auto", "single", "multiple"] = "auto"
+    pulses: str = "auto"
 
     def __post_init__(self) -> None:
         for key, allowed in (("update", ("real", "carry")), ("pulses", ("auto", "single", "multiple"))):

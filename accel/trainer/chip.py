@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from accel.trainer import sram
+from accel.trainer.crossbar import Crossbar, read_crossbar
 from accel.trainer.provenance import ABSENT, Bound, Constant, Reader
 
 Dataflow = Literal["ws", "os", "is"]
@@ -179,6 +180,7 @@ class Chip:
     constants: tuple[Constant, ...]
     summary: str = ""
     fleet: Fleet | None = None
+    crossbar: Crossbar | None = None  # the weights of FP and BP stay in arrays of devices
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Chip:
@@ -288,7 +290,7 @@ def _read_chip(reader: Reader, document: Any) -> Chip | None:
     keys = ("name", "node_nm", "clock_hz", "cores", "memories", "engines", "shared", "ops", "dram", "noc", "energy",
             "mapping")  # fmt: skip
     # `templates` only holds the YAML anchors that keep the rest of a file short.
-    top = reader.section(document, "", keys, optional=("templates", "summary", "fleet"))
+    top = reader.section(document, "", keys, optional=("templates", "summary", "fleet", "crossbar"))
     if top["name"] is not ABSENT and (not isinstance(top["name"], str) or not top["name"]):
         reader.faults.append(f"name: got {top['name']!r}; a text is needed")
     node_nm = reader.number(top["node_nm"], "node_nm", _NODE)
@@ -312,6 +314,7 @@ def _read_chip(reader: Reader, document: Any) -> Chip | None:
     fleet = None
     if "fleet" in extra:
         fleet = Fleet(**reader.numbers(reader.section(extra["fleet"], "fleet", tuple(_FLEET)), "fleet", _FLEET))
+    crossbar = read_crossbar(reader, extra["crossbar"]) if "crossbar" in extra else None
     if not isinstance(extra.get("summary", ""), str):
         reader.faults.append(f"summary: got {extra['summary']!r}; a text is needed")
     section = reader.section(top["mapping"], "mapping", ("channel_quantum", "strided_gradient", "membrane"))
@@ -328,7 +331,7 @@ def _read_chip(reader: Reader, document: Any) -> Chip | None:
         name=top["name"], node_nm=node_nm, clock_hz=clock_hz, cores=cores, memories=MappingProxyType(memories),
         fp=fp, bp=bp, wg=wg, norm_memory=shared["norm"], optimizer_memory=shared["optimizer"], ops=ops, dram=dram,
         noc=noc, energy=EnergySwitches(**energy), mapping=mapping, constants=tuple(reader.constants),
-        summary=extra.get("summary", ""), fleet=fleet,
+        summary=extra.get("summary", ""), fleet=fleet, crossbar=crossbar,
     )  # fmt: skip
 
 
@@ -351,27 +354,10 @@ def _read_memories(reader: Reader, node: Any) -> dict[str, Memory]:
     memories = {}
     for name, entry in node.items():
         path = f"memories.{name}"
-        section = _priced(reader.section(entry, path, (*_MEMORY, "scope")))
+        section = sram.priced(reader.section(entry, path, (*_MEMORY, "scope")))
         scope = reader.choice(section["scope"], f"{path}.scope", ("engine", "core", "chip"))
         memories[str(name)] = Memory(**reader.numbers(section, path, _MEMORY), scope=scope)
     return memories
-
-
-def _priced(section: dict[str, Any]) -> dict[str, Any]:
-    """Prices written as "cacti-lop" or "cacti-hp" become those of the table for this size and port."""
-    numbers = [
-        node.get("value") if isinstance(node, dict) else None for node in (section["size_bits"], section["port_bits"])
-    ]
-    size, port = (n if isinstance(n, int) and not isinstance(n, bool) and n > 0 else None for n in numbers)
-    if size is None or port is None:
-        return section
-    for key in ("read_pj", "write_pj", "leak_mw"):
-        record = section[key]
-        if isinstance(record, dict) and record.get("value") in sram.FLAVOURS:
-            price = sram.leakage_mw(size) if key == "leak_mw" else sram.access_pj(size, port, record["value"])
-            beyond = {"tier": "fit"} if size / 8 > sram.LARGEST_BYTES else {}
-            section[key] = {**record, "value": price, **beyond}
-    return section
 
 
 def _read_engine(reader: Reader, node: Any, name: str, memories: Mapping[str, Memory]) -> Engine:

@@ -169,7 +169,7 @@ def forward_energy(
         reduction=loops.group_inputs,
         outputs=loops.group_outputs,
         operand=operand,
-        input_sram=_input_sram_pj(memories["input"], memories["output"], operand),
+        input_sram=input_sram_pj(memories["input"], memories["output"], operand),
         tensor=operand.tensor,
         load_weights=load_weights,
         active=active,
@@ -240,7 +240,7 @@ def weight_gradient_energy(loops: ConvLoops, chip: Chip, *, operand: Operand = S
     group_macs = loops.macs // loops.groups
     input_reads = loops.groups * ceil(group_macs / min(loops.group_outputs, engine.columns))
     gradient_reads = loops.groups * ceil(group_macs / min(loops.group_inputs, engine.rows))
-    input_sram = _input_sram_pj(engine.memories["input"], engine.memories["gradient"], operand)
+    input_sram = input_sram_pj(engine.memories["input"], engine.memories["gradient"], operand)
     moved = {
         operand.tensor: (active * 2 * loops.macs * _input_register_pj(chip, operand), input_reads * input_sram),
         "du": (
@@ -259,7 +259,7 @@ def _input_register_pj(chip: Chip, operand: Operand) -> float:
     return chip.ops.register_16b_pj if operand.kind == "real" else operand.width * chip.ops.register_1b_pj
 
 
-def _input_sram_pj(spikes: Memory, activations: Memory, operand: Operand) -> float:
+def input_sram_pj(spikes: Memory, activations: Memory, operand: Operand) -> float:
     memory = activations if operand.kind == "real" else spikes
     return memory.read_element_pj(operand.width)
 

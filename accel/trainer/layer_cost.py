@@ -11,6 +11,7 @@ from math import ceil
 from accel.trainer.chip import Chip
 from accel.trainer.cost import (
     OPERAND_BITS,
+    REAL,
     STATE_BITS,
     Energy,
     adam_energy,
@@ -25,6 +26,7 @@ from accel.trainer.cost import (
     weight_gradient_energy,
     weights_stay,
 )
+from accel.trainer.crossbar_cost import crossbar_energy, programming_energy
 from accel.trainer.cycles import active_share, arrays, gradient_cycles, lanes, skipped_shares, stream_cycles
 from accel.trainer.part import Part, Work
 from accel.trainer.result import EngineName, PhaseCost
@@ -57,7 +59,8 @@ def _gemm_weight(work: Work) -> list[PhaseCost]:
     inserted = chip.mapping.strided_gradient == "zero_inserted" and max(layer.stride) > 1
     wide = work.loops(layer.in_height * layer.in_width * layer.tokens) if inserted else loops
     inserted_share = loops.positions / wide.positions
-    weights = bytes_of(loops.weights, layer.weight_bits)
+    # Weights that stay in arrays of devices are not read from anywhere.
+    weights = 0 if chip.crossbar else bytes_of(loops.weights, layer.weight_bits)
     du = bytes_of(work.elements, OPERAND_BITS)
     inputs, input_class, planes = work.input_bytes(), work.operand.tensor, work.operand.planes
     has_backward = work.part.backward and layer.macs_backward > 0
@@ -67,6 +70,10 @@ def _gemm_weight(work: Work) -> list[PhaseCost]:
 
     def forward() -> Energy:
         active = active_share(layer, chip.fp, 1.0)
+        if chip.crossbar:
+            return steps * crossbar_energy(
+                loops, chip, chip.crossbar, forward=True, operand=work.operand, active=active
+            )
         first = forward_energy(loops, chip, operand=work.operand, active=active)
         if not stay:
             return steps * first
@@ -91,6 +98,8 @@ def _gemm_weight(work: Work) -> list[PhaseCost]:
 
         def backward() -> Energy:
             active = active_share(layer, chip.bp, inserted_share)
+            if chip.crossbar:
+                return steps * crossbar_energy(wide, chip, chip.crossbar, forward=False, operand=REAL, active=active)
             first = backward_energy(wide, chip, active=active)
             if not weights_stay(wide, chip.bp.memories["weight"]):
                 return steps * first
@@ -263,12 +272,16 @@ def _optimizer(work: Work) -> list[PhaseCost]:
     weights = parameters if layer.kind == "gather" else 0
     if layer.kind == "gemm_weight":
         weights = min(work.loops(layer.positions).weights, owned) * parameters // owned
-    traffic_bits = parameters * 7 * STATE_BITS  # reads W, dW and two moments, writes W and the moments
-    state = parameters * STATE_BITS // 8
+    in_arrays = weights if chip.crossbar and layer.kind == "gemm_weight" else 0
+    digital = parameters - in_arrays
+    traffic_bits = digital * 7 * STATE_BITS  # reads W, dW and two moments, writes W and the moments
+    state = digital * STATE_BITS // 8
     reads = {"W": (state, ONCE), "optimizer": (2 * state, ONCE), "dW": (bytes_of(parameters, OPERAND_BITS), ONCE)}
     port = {"optimizer": traffic_bits / (chip.optimizer_memory.port_bits * chip.optimizer_memory.ports)}
 
     def adam() -> Energy:
+        if chip.crossbar and in_arrays:
+            return adam_energy(0, digital, chip) + programming_energy(in_arrays, chip.crossbar)
         return adam_energy(weights, parameters - weights, chip)
 
     return [work.phase("optimizer", adam, 0, reads=reads, writes={"W": state, "optimizer": 2 * state}, ports=port)]

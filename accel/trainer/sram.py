@@ -8,6 +8,7 @@ same table.
 from __future__ import annotations
 
 from math import exp, log
+from typing import Any
 
 FLAVOURS = ("cacti-lop", "cacti-hp")
 # bytes: (itrs-hp pJ per byte read, itrs-lop pJ per byte read, itrs-lop leakage in mW)
@@ -63,3 +64,20 @@ def _between(size: float, column: int) -> float:
         return low
     share = log(size / lower) / log(upper / lower)
     return exp(log(low) + share * log(high / low))
+
+
+def priced(section: dict[str, Any]) -> dict[str, Any]:
+    """Prices written as "cacti-lop" or "cacti-hp" become those of the table for this size and port."""
+    numbers = [
+        node.get("value") if isinstance(node, dict) else None for node in (section["size_bits"], section["port_bits"])
+    ]
+    size, port = (n if isinstance(n, int) and not isinstance(n, bool) and n > 0 else None for n in numbers)
+    if size is None or port is None:
+        return section
+    for key in ("read_pj", "write_pj", "leak_mw"):
+        record = section[key]
+        if isinstance(record, dict) and record.get("value") in FLAVOURS:
+            price = leakage_mw(size) if key == "leak_mw" else access_pj(size, port, record["value"])
+            beyond = {"tier": "fit"} if size / 8 > LARGEST_BYTES else {}
+            section[key] = {**record, "value": price, **beyond}
+    return section

@@ -54,7 +54,7 @@ def test_signal_and_derivative_of_a_neuron_are_independent(monkeypatch: pytest.M
     drawn: list[Tensor] = []
 
     def spy(p: Tensor, precision: str, generator: Generator) -> Tensor:
-        drawn.append(signal(p, precision, generator))  # type: ignore[arg-type]
+        drawn.append(signal(p, precision, generator))
         return drawn[-1]
 
     monkeypatch.setattr("accel.learning.binary_stochastic.signal", spy)
@@ -151,7 +151,7 @@ CURVES: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", CURVES)
 def test_a_derivative_is_that_of_its_curve(name: str) -> None:
     y = torch.linspace(-2, 2, 401, dtype=torch.float64).add(0.00123).requires_grad_()
-    activation = Activation(name=name)  # type: ignore[arg-type]
+    activation = Activation(name=name)
     p = activation.probability(y)
     assert torch.equal(p, CURVES[name](y))
     assert torch.allclose(torch.autograd.grad(p.sum(), y)[0], activation.derivative(y, p), atol=1e-12)
@@ -174,9 +174,9 @@ def test_borrowed_derivatives_keep_height_and_area() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: BsPolicy(forward="x"), "policy.forward is 'x'; use one of hp, s, b"),  # type: ignore[arg-type]
-        (lambda: Activation(slope=0), "slope of an activation is 0; use a number above 0"),
-        (lambda: Activation(name="tanh"), "use one of logistic, relu"),  # type: ignore[arg-type]
+        (lambda: BsPolicy(forward="x"), "policy.forward is 'x'; use one of hp, s, b"),
+        (lambda: Activation(slope=0), "activation.slope is 0; use a number above 0"),
+        (lambda: Activation(name="tanh"), "use one of logistic, relu"),
         (lambda: UpdateRule(theta=0), "rule.theta is 0; use a number above 0"),
         (lambda: layers_of("cnn_mnist", (1, 8, 8), 10), "network=cnn_mnist takes images"),
         (lambda: layers_of("cnn_cifar10", (3, 30, 30), 10), "multiple of 8, got 30"),
