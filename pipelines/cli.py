@@ -89,7 +89,7 @@ def dispatch(verb: str, overrides: list[str]) -> None:
         run: Callable[[Any], None] = import_module(f"pipelines.{verb}").run
         try:
             run(config)
-        except (ValueError, OSError) as error:  # inside the job: Hydra would print a line of its own first
+        except (ValueError, OSError, ImportError) as error:  # inside the job: Hydra would print a line of its own first
             if os.environ.get("SPIKELOOM_TRACEBACK"):
                 raise
             fail(" ".join(str(error).split()))

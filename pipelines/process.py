@@ -6,6 +6,10 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -34,3 +38,10 @@ def set_up(threads: int = 0) -> None:
 def on_terminal() -> bool:
     """True when a person watches: progress bars then, plain lines otherwise."""
     return sys.stdout.isatty()
+
+
+def watch(items: Iterable[T], what: str) -> Iterable[T]:
+    """`items`, with a progress bar on a terminal."""
+    from rich.progress import track
+
+    return track(list(items), what, transient=True, disable=not on_terminal())

@@ -28,16 +28,30 @@ from speech.spike_augmentation import SpikeAugmentationConfig
 from speech.spikescr import SpikeSCRConfig
 from speech.streaming import SpotterConfig
 from speech.synthetic import SyntheticConfig
+from vision.augmentation import EventAugmentationConfig, ImageAugmentationConfig
+from vision.event_sets import Cifar10DvsConfig, EventFilesConfig, GestureConfig, NMnistConfig
+from vision.frames import EventFramesConfig, PixelsConfig
+from vision.models import ResNetConfig, SpikingTransformerConfig
+from vision.sources import CifarConfig, ImageFoldersConfig, MnistConfig, ScannedDigitsConfig
 
 # `data.source` of a configuration -> its shape.
-SOURCES = {
+SOURCES: dict[str, Any] = {
     "fsdd": DigitsConfig, "gsc": CommandsConfig, "shd": SHDConfig, "spikes": SpikeFileConfig, "ssc": SSCConfig,
     "synthetic": SyntheticConfig,
+    "cifar": CifarConfig, "cifar10dvs": Cifar10DvsConfig, "digits": ScannedDigitsConfig, "dvs128": GestureConfig,
+    "events": EventFilesConfig, "images": ImageFoldersConfig, "mnist": MnistConfig, "nmnist": NMnistConfig,
 }  # fmt: skip
 # `kind` of features, augmentation and model -> its shape.
-FEATURES = {"log_mel": LogMelConfig, "event_bins": EventBinsConfig}
-AUGMENTATIONS = {"spectrogram": AugmentationConfig, "spikes": SpikeAugmentationConfig}
-MODELS = {"spikescr": SpikeSCRConfig}
+FEATURES: dict[str, Any] = {
+    "log_mel": LogMelConfig, "event_bins": EventBinsConfig, "pixels": PixelsConfig, "event_frames": EventFramesConfig,
+}  # fmt: skip
+AUGMENTATIONS: dict[str, Any] = {
+    "spectrogram": AugmentationConfig, "spikes": SpikeAugmentationConfig, "images": ImageAugmentationConfig,
+    "events": EventAugmentationConfig,
+}  # fmt: skip
+MODELS: dict[str, Any] = {
+    "spikescr": SpikeSCRConfig, "spiking_transformer": SpikingTransformerConfig, "resnet": ResNetConfig,
+}  # fmt: skip
 
 # `pruning.kind` -> its shape; for models of every room.
 PRUNINGS = {
@@ -51,7 +65,9 @@ class TrainerConfig:
     """How long and on what: epochs, clips a batch, threads (0: all cores), and the accelerator Lightning should use.
 
     num_workers: processes that make the batches (0: this one). cache_mb: memory for the features of clips; what does
-    not fit is computed again every epoch.
+    not fit is computed again every epoch. accumulate: batches whose gradients are added up for one step. ema_decay: the
+    weights that are validated and kept are a moving average of those trained (0: they are those). precision: `amp` is
+    float16 products on a GPU and float32 elsewhere; else a name of Lightning's.
     """
 
     epochs: int = 30
@@ -60,6 +76,9 @@ class TrainerConfig:
     accelerator: str = "cpu"
     num_workers: int = 0
     cache_mb: float = CACHE_MB
+    accumulate: int = 1
+    ema_decay: float = 0.0
+    precision: str = "32-true"
 
 
 @dataclass
@@ -199,7 +218,7 @@ class SimulateConfig:
 @dataclass
 class DemoConfig:
     run: str = "runs/demo"
-    chapters: list[str] = field(default_factory=lambda: ["speech"])
+    chapters: list[str] = field(default_factory=lambda: ["speech", "vision"])
     epochs: int = 16  # of the speech chapter
     seed: int = 0
     chip: str = "neuromc"

@@ -22,7 +22,11 @@ from accel.files import write_csv
 @dataclass
 class OptimizerConfig:
     """kind: adamw, or sgd with `momentum`; linear warm-up per iteration, then a cosine to eta_min over the rest (or
-    with its own period)."""
+    with its own period).
+
+    warmup_from: rate the warm-up starts from. cooldown_epochs: the last ones, at eta_min. decay_vectors: whether biases
+    and norms decay as weights do.
+    """
 
     kind: str = "adamw"
     momentum: float = 0.9
@@ -32,12 +36,20 @@ class OptimizerConfig:
     eta_min: float = 0.0
     cosine_period_epochs: float | None = None  # null: one fall over all epochs
     label_smoothing: float = 0.0
+    warmup_from: float = 0.0
+    cooldown_epochs: int = 0
+    decay_vectors: bool = True
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        groups: Any = parameters
+        if not self.decay_vectors:
+            every = list(parameters)
+            vectors = {"params": [p for p in every if p.dim() <= 1], "weight_decay": 0.0}
+            groups = [{"params": [p for p in every if p.dim() > 1]}, vectors]
         if self.kind == "adamw":
-            return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+            return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, fused=True)
         if self.kind == "sgd":
-            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         raise ValueError(f"optimizer.kind={self.kind} is unknown; use adamw or sgd")
 
 
@@ -45,10 +57,14 @@ def learning_rate_factor(iteration: int, per_epoch: int, epochs: int, config: Op
     """Share of the base rate at an optimiser step: k/warm-up up to 1, then eta_min + (1 - eta_min)(1 + cos)/2."""
     warmup = round(config.warmup_epochs * per_epoch)
     if iteration < warmup:
-        return (iteration + 1) / warmup
+        start = config.warmup_from / config.lr
+        return start + (1 - start) * (iteration + 1) / warmup
     period = config.cosine_period_epochs
-    span = period * per_epoch if period is not None else epochs * per_epoch - warmup
+    cooldown = config.cooldown_epochs * per_epoch
+    span = period * per_epoch if period is not None else epochs * per_epoch - warmup - cooldown
     low = config.eta_min / config.lr
+    if cooldown and iteration >= epochs * per_epoch - cooldown:
+        return low
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(1, span)))
 
 
@@ -106,16 +122,18 @@ class ClassificationTask(lightning.LightningModule):
 class Reseed(Callback):
     """Seeds torch by (seed, step) before each training step, so a resumed run drops the same units as an unbroken one.
 
-    Once an epoch would not do: loaders draw from the same generator, at other moments when a run resumes.
+    Once an epoch would not do: loaders draw from the same generator, at other moments when a run resumes. Batches whose
+    gradients are added up (`accumulate` of them) are one step, and get numbers of their own all the same.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, accumulate: int = 1) -> None:
+        self.seed, self.accumulate = seed, accumulate
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any, batch_index: int
     ) -> None:
-        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
+        part = 500_009 * (batch_index % self.accumulate)
+        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step + part)
 
 
 def check_pick(pick: str) -> None:

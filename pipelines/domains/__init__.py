@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from accel.report import Section
 
-DOMAINS = ("speech",)
+DOMAINS = ("speech", "vision")
 
 
 class DataModule(Protocol):
@@ -76,8 +76,10 @@ class Classifier(Domain, Protocol):
 
     def model_card(self, result: dict[str, Any], data: Any) -> str: ...
 
-    def page(self, run: Path, trained: Any, data: Any, result: dict[str, Any]) -> tuple[str, str, Sequence[Section]]:
-        """Title, opening paragraph and sections of the run's report."""
+    def page(
+        self, run: Path, trained: Any, data: Any, result: dict[str, Any], log_p: Tensor
+    ) -> tuple[str, str, Sequence[Section]]:
+        """Title, opening paragraph and sections of the run's report; log_p `[n, classes]` of the test set."""
 
     def choose(self, trained_with: Any, split: str, root: str | None) -> Any:
         """Labelled samples to score, from the run's own data or another folder; has `labels` and `class_names`."""
