@@ -62,7 +62,8 @@ PRUNINGS = {
 
 @dataclass
 class TrainerConfig:
-    """How long and on what: epochs, clips a batch, threads (0: all cores), and the accelerator Lightning should use.
+    """How long and on what: epochs, clips a batch, threads (0: all cores, or $OMP_NUM_THREADS), and the accelerator
+    Lightning should use.
 
     num_workers: processes that make the batches (0: this one). cache_mb: memory for the features of clips; what does
     not fit is computed again every epoch. accumulate: batches whose gradients are added up for one step. ema_decay: the
@@ -228,7 +229,7 @@ class DemoConfig:
 class BenchConfig:
     what: str = "ops"  # ops, step, loader, cochlea, pretrain, zuco or env
     repeats: int = 20
-    threads: int = 0  # 0: all cores
+    threads: int = 0  # 0: all cores, or $OMP_NUM_THREADS
     processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1
     steps: int = 0  # bench step: only the networks of so many time steps; 0: all
     rows: int = 22000  # zuco: sentences in the set of files
