@@ -86,6 +86,8 @@ def dispatch(verb: str, overrides: list[str]) -> None:
             config = OmegaConf.to_object(values)
         except OmegaConfBaseException as error:
             fail(explain(error, verb, overrides))
+        except ValueError as error:  # a dataclass that refuses its values
+            fail(" ".join(str(error).split()))
         run: Callable[[Any], None] = import_module(f"pipelines.{verb}").run
         try:
             run(config)

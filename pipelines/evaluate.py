@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from accel.files import write_json
+from accel.learning.stochastic_network import StochasticConfig
 from pipelines.domains import Classifier, OwnWay, domain_of
 from pipelines.process import set_up
 from pipelines.runs import TrainedModel, load_config, load_model
@@ -21,6 +22,11 @@ SPLITS = ("train", "valid", "test", "all")
 def run(config: EvaluateConfig) -> None:
     set_up()
     folder = Path(config.run)
+    if isinstance(load_config(folder).model, StochasticConfig):
+        from pipelines import stochastic
+
+        stochastic.evaluate(config, load_config(folder))
+        return
     trained, trained_with = load_model(folder / "model"), load_config(folder)
     domain = domain_of(trained_with.data)
     if isinstance(domain, OwnWay):

@@ -10,6 +10,7 @@ from accel.learning.at_init import AtInitConfig
 from accel.learning.lats import LATSConfig, LinearThresholdConfig
 from accel.learning.magnitude import MagnitudeConfig
 from accel.learning.pruning import NoPruningConfig
+from accel.learning.stochastic_network import StochasticConfig
 from bci.evaluation.protocol import CONSTANT_SENTENCE
 from bci.streaming import ReplayConfig
 from bci.zuco.splits import SplitConfig
@@ -51,6 +52,7 @@ AUGMENTATIONS: dict[str, Any] = {
 }  # fmt: skip
 MODELS: dict[str, Any] = {
     "spikescr": SpikeSCRConfig, "spiking_transformer": SpikingTransformerConfig, "resnet": ResNetConfig,
+    "stochastic": StochasticConfig,
 }  # fmt: skip
 
 # `pruning.kind` -> its shape; for models of every room.
@@ -119,7 +121,7 @@ def check_kinds(config: TrainConfig) -> None:
                 f"{group}.{key}={given} does not fit the other keys of {group}, which are those of {true}; "
                 f"choose another {group}=NAME instead"
             )
-        if group != "pruning" and (room := room_of(node)) != room_of(config.data):
+        if (room := room_of(node)) not in (room_of(config.data), "accel"):
             raise ValueError(
                 f"{group} {true} is for {room}, and {config.data.source} data are {room_of(config.data)}; "
                 f"choose another {group}=NAME, or an experiment=NAME that chooses all of them"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from accel.files import read_json, write_json
+from accel.learning.stochastic_network import StochasticConfig
 from accel.report import render
 from pipelines.domains import Classifier, DataModule, OwnWay, domain_of
 from pipelines.process import on_terminal, set_up
@@ -34,7 +35,16 @@ Lesson = Callable[[TrainConfig, Any, Any], tuple[ClassificationTask, DataLoader[
 
 def run(config: TrainConfig) -> None:
     domain = domain_of(config.data)
-    if config.leave_one_speaker_out:
+    if isinstance(config.model, StochasticConfig):
+        from pipelines import stochastic
+
+        check_kinds(config)
+        if config.pruning.kind != "none":
+            raise ValueError(f"pruning={config.pruning.kind} needs gradients, which this model lacks; use pruning=none")
+        if not claim_folder(Path(config.run), config):
+            stochastic.train(config)
+        stochastic.print_table(Path(config.run).parent.parent, config.name)
+    elif config.leave_one_speaker_out:
         train_each_speaker_out(config)
     elif isinstance(domain, OwnWay):
         domain.train(config)
