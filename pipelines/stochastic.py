@@ -16,8 +16,6 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from vision.datamodule import Draw, FrameSet
-from vision.samples import Samples, joined
 
 from accel.files import read_json, whole, write_csv, write_json
 from accel.learning import stochastic_figures as figures
@@ -30,6 +28,8 @@ from accel.report import Section, Table, render
 from pipelines.process import on_terminal, set_up
 from pipelines.runs import save_config
 from pipelines.schema import EvaluateConfig, TrainConfig
+from vision.datamodule import Draw, FrameSet
+from vision.samples import Samples, joined
 
 log = logging.getLogger("spikeloom")
 READ_AT_ONCE = 1000
