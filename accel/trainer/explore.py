@@ -57,14 +57,22 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 def table(points: Sequence[Point]) -> Table:
     best = pareto(points)
-    columns = ("design", "mapping", "cores used", "time ms", "energy mJ", "TFLOPS/W (true)", "DRAM MB", "NoC MB",
-               "bubbles", "front")  # fmt: skip
+    columns = ("design", "front", "time ms", "energy mJ", "TFLOPS/W", "DRAM MB", "NoC MB", "idle", "cores", "mapping")
     rows = [
-        (p.label, p.mapping, f"{p.cores_used} of {p.cores}", _short(p.time_ms), _short(p.energy_mj),
-         f"{p.tflops_per_w_true:.3f}", _short(p.dram_mb), _short(p.noc_mb), f"{100 * p.bubble_share:.0f} %",
-         "yes" if p in best else "")
+        (
+            p.label,
+            "yes" if p in best else "",
+            _short(p.time_ms),
+            _short(p.energy_mj),
+            f"{p.tflops_per_w_true:.3f}",
+            _short(p.dram_mb),
+            _short(p.noc_mb),
+            f"{100 * p.bubble_share:.0f} %",
+            f"{p.cores_used} of {p.cores}",
+            p.mapping,
+        )
         for p in points
-    ]  # fmt: skip
+    ]
     return Table(columns=columns, rows=rows)
 
 
