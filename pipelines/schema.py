@@ -11,6 +11,8 @@ from accel.learning.lats import LATSConfig, LinearThresholdConfig
 from accel.learning.magnitude import MagnitudeConfig
 from accel.learning.pruning import NoPruningConfig
 from accel.learning.stochastic_network import StochasticConfig
+from accel.trainer.search import MappingConfig
+from accel.trainer.variant import ChipConfig
 from bci.evaluation.protocol import CONSTANT_SENTENCE
 from bci.streaming import ReplayConfig
 from bci.zuco.splits import SplitConfig
@@ -211,9 +213,14 @@ class ExportConfig:
 
 @dataclass
 class SimulateConfig:
-    workload: str = MISSING
-    chip: str = "neuromc"  # name of a preset, or path of a YAML file
+    what: str = "step"  # step: cost a training step; conformance: compare the model with published figures
+    workload: str | None = None  # workload.json of an export; needed for a step
+    chip: ChipConfig = field(default_factory=ChipConfig)  # chip=NAME or chip=FILE.yaml; chip.KEY changes a number
+    mapping: MappingConfig = field(default_factory=MappingConfig)
     out: str | None = None  # folder; default: sim/ beside the workload's folder
+    uncertainty: bool = True  # interval and tornado of the energy, and the share of each constant
+    what_if: bool = True  # the same step on every preset
+    oracle: str | None = None  # conformance: folder of layer energies in CSV; default: oracle/ of the data folder
     gpu: str | None = "a100_40gb"  # what to stand beside: a preset or a YAML file; null: nothing
     counters: str | None = None  # CSV of Nsight Compute with the DRAM counters of this workload on that GPU
 
