@@ -1,5 +1,7 @@
 """`spikeloom bench WHAT`: the measurements of `pipelines.benchmarks`, one after the name of its file."""
 
+from pathlib import Path
+
 from pipelines.benchmarks.measure import prepare
 from pipelines.schema import BenchConfig
 
@@ -34,5 +36,11 @@ def run(config: BenchConfig) -> None:
         from pipelines.benchmarks.zuco import print_zuco
 
         print_zuco(config.rows)
+    elif config.what == "pruning":
+        from pipelines.benchmarks.pruning import bench_pruning
+
+        bench_pruning(Path(config.root), Path(config.out), config.seeds, config.epochs)
     else:
-        raise ValueError(f"bench {config.what} is unknown; use ops, step, loader, cochlea, pretrain, zuco or env")
+        raise ValueError(
+            f"bench {config.what} is unknown; use ops, step, loader, cochlea, pretrain, zuco, pruning or env"
+        )

@@ -235,6 +235,10 @@ class BenchConfig:
     processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1
     steps: int = 0  # bench step: only the networks of so many time steps; 0: all
     rows: int = 22000  # zuco: sentences in the set of files
+    root: str = MISSING  # pruning: folder of spoken digits
+    out: str = "runs/pruning"  # pruning: folder of its trainings, table and figure
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # pruning
+    epochs: int = 10  # pruning
 
 
 @dataclass
