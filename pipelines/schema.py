@@ -221,7 +221,7 @@ class SimulateConfig:
 @dataclass
 class DemoConfig:
     run: str = "runs/demo"
-    chapters: list[str] = field(default_factory=lambda: ["speech", "vision"])
+    chapters: list[str] = field(default_factory=lambda: ["speech", "pruning", "vision"])
     epochs: int = 16  # of the speech chapter
     seed: int = 0
     chip: str = "neuromc"
@@ -238,7 +238,7 @@ class BenchConfig:
     root: str = MISSING  # pruning: folder of spoken digits
     out: str = "runs/pruning"  # pruning: folder of its trainings, table and figure
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # pruning
-    epochs: int = 10  # pruning
+    epochs: int = 20  # pruning
 
 
 @dataclass

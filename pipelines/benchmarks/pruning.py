@@ -6,7 +6,6 @@ accuracy is that of the last epoch on the voice that was never heard. Models pru
 training step of each is simulated on a chip that saves the work of zero weights.
 """
 
-import dataclasses
 import logging
 import math
 import statistics
@@ -23,12 +22,11 @@ from accel.learning.lats import LATSConfig, LinearThresholdConfig
 from accel.learning.magnitude import MagnitudeConfig
 from accel.learning.pruning import NoPruningConfig
 from accel.report import new_figure, palette
-from accel.trainer.simulator import simulate
 from accel.trainer.workload import Workload
 from pipelines.domains.speech import unpadded_batches
+from pipelines.pruned_cost import mean_cost
 from pipelines.pruning import Pruning
 from pipelines.scores import accuracy
-from pipelines.simulate import load_chip
 from pipelines.tasks import ClassificationTask, OptimizerConfig, Reseed
 from speech.datamodule import SpeechDataModule
 from speech.digits import DigitsConfig
@@ -41,7 +39,7 @@ log = logging.getLogger("spikeloom")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
 MODEL = SpikeSCRConfig(width=32, heads=2)
 FEATURES = LogMelConfig.gsc_8k(hop_ms=50.0)
-OPTIMIZER = OptimizerConfig(lr=0.01)
+OPTIMIZER = OptimizerConfig(lr=0.005)
 BATCH, HELD_OUT = 64, "theo"
 RULES: dict[str, Any] = {
     "lats": lambda share: LATSConfig(sparsity=share),
@@ -161,41 +159,30 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def loop(results: list[dict[str, Any]], out: Path) -> None:
-    """Pruned model, exported, simulated: what one training step and its forward pass cost, by sparsity."""
-    chip = saving_chip()
+    """Pruned model, exported, simulated: what one training step costs by sparsity and by what the chip does with zeros.
+
+    Means over the seeds.
+    """
     rows = []
     for share in (0.0, *SPARSITIES):
         method = "lats" if share else "none"
         found = [r for r in results if r["method"] == method and r["target"] == share]
-        costs = []
-        for r in found:
-            path = out / f"{method}_{share:g}_seed{r['seed']}.workload"
-            if path.exists():
-                costs.append(simulate(Workload.from_json(path), chip))
-        if costs:
-            fp = [c.engines[0] for c in costs]
-            rows.append({
-                "sparsity": statistics.fmean(r["sparsity"] for r in found),
-                "accuracy": 100 * statistics.fmean(r["test_accuracy"] for r in found),
-                "forward_uj": statistics.fmean(e.energy.total_pj for e in fp) / 1e6 / costs[0].batch_size,
-                "forward_cycles": statistics.fmean(e.cycles for e in fp),
-                "step_uj": statistics.fmean(c.energy_per_iteration_pj for c in costs) / 1e6 / costs[0].batch_size,
-                "step_ms": statistics.fmean(c.time_per_iteration_ms for c in costs),
-            })  # fmt: skip
+        paths = [out / f"{method}_{share:g}_seed{r['seed']}.workload" for r in found]
+        if not found:
+            continue
+        workloads = [Workload.from_json(path) for path in paths]
+        row: dict[str, float] = {
+            "sparsity": statistics.fmean(r["sparsity"] for r in found),
+            "accuracy": 100 * statistics.fmean(r["test_accuracy"] for r in found),
+        }
+        for mode in ("gating", "skipping"):
+            cost = mean_cost(workloads, mode)._asdict()
+            row |= {f"{mode}_{name}": value for name, value in cost.items() if mode == "skipping" or "cyc" not in name}
+        rows.append(row)
     if rows:
         write_csv(out / "chip.csv", rows)
-        print(f"\nthe pruned models on {chip.name}, zero weights saved, per clip of a batch")
+        print(
+            "\nthe pruned models on neuromc, by what it does with zeros: one training step, \u00b5J a clip and cycles"
+        )
         for row in rows:
             print("  " + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-
-
-def saving_chip(name: str = "neuromc") -> Any:
-    """The preset, with engines that neither multiply by a zero weight nor (where they can) wait for it."""
-    chip = load_chip(name)
-    changes: dict[str, Any] = {"zero_gating": ("input", "weight")}
-    if "zero_skipping" in {field.name for field in dataclasses.fields(chip.fp)}:
-        changes["zero_skipping"] = ("weight",)
-    return dataclasses.replace(
-        chip, fp=dataclasses.replace(chip.fp, **changes),
-        bp=dataclasses.replace(chip.bp, **{**changes, "zero_gating": ("du", "weight")}),
-    )  # fmt: skip
