@@ -237,7 +237,7 @@ class SimulateConfig:
 @dataclass
 class DemoConfig:
     run: str = "runs/demo"
-    chapters: list[str] = field(default_factory=lambda: ["speech", "brain", "vision"])
+    chapters: list[str] = field(default_factory=lambda: ["speech", "pruning", "brain", "vision"])
     epochs: int = 16  # of the speech chapter
     seed: int = 0
     chip: str = "neuromc"
@@ -272,7 +272,10 @@ class BenchConfig:
     rows: int = 22000  # zuco: sentences in the set of files
     gate: GateBenchConfig = field(default_factory=GateBenchConfig)
     calibration: CalibrationBenchConfig = field(default_factory=CalibrationBenchConfig)
-    out: str | None = None  # gate, calibration: FILE.json; calibration also FILE.html
+    root: str = MISSING  # pruning: folder of spoken digits
+    out: str | None = None  # gate, calibration: FILE.json (calibration also FILE.html); pruning: folder, or runs/pruning
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # pruning
+    epochs: int = 20  # pruning
 
 
 @dataclass
