@@ -25,6 +25,8 @@ VERBS = {
     "simulate": "cost one training step of a workload on a neuromorphic chip; writes a report",
     "data": "check a data set, describe it on a page, turn wavs into spikes (cochlea), count sentence leaks (leakage); "
     "of EEG also synthesize, split, cache, features, bids",
+    "engines": "train a small network in PyTorch and through the chip's engines (FP16), priced epoch by epoch; report",
+    "federate": "let workers with data of their own train one model (FedAvg): accuracy, bytes, time, energy a round",
     "bench": "time operators (ops), a training step (step), the loader, the cochlea; say what it runs on (env)",
 }
 POSITIONAL = {"bench": "what", "data": "what"}  # `spikeloom bench env` reads better than what=env
