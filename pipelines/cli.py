@@ -27,7 +27,9 @@ VERBS = {
     "simulate": "cost one training step of a workload on a neuromorphic chip; conformance: against published figures",
     "data": "check a data set, describe it on a page, turn wavs into spikes (cochlea), count sentence leaks (leakage); "
     "of EEG also synthesize, split, cache, features, bids",
-    "bench": "time ops, step, loader, cochlea, pretrain; check gate and calibration; say what it runs on (env)",
+    "engines": "train a small network in PyTorch and through the chip's engines (FP16), priced epoch by epoch; report",
+    "federate": "let workers with data of their own train one model (FedAvg): accuracy, bytes, time, energy a round",
+    "bench": "time ops, step, loader, cochlea, pretrain, pruning; check gate and calibration; say what it runs on (env)",
 }
 POSITIONAL = {"bench": "what", "data": "what", "simulate": "what"}  # `spikeloom bench env` reads better than what=env
 EXAMPLES = """\
