@@ -34,5 +34,11 @@ def run(config: BenchConfig) -> None:
         from pipelines.benchmarks.zuco import print_zuco
 
         print_zuco(config.rows)
+    elif config.what == "vision":
+        from pipelines.benchmarks.vision import print_vision
+
+        print_vision(config.repeats)
     else:
-        raise ValueError(f"bench {config.what} is unknown; use ops, step, loader, cochlea, pretrain, zuco or env")
+        raise ValueError(
+            f"bench {config.what} is unknown; use ops, step, vision, loader, cochlea, pretrain, zuco or env"
+        )
