@@ -4,18 +4,16 @@ floor       2 operations a multiply-accumulate, three passes (none into the pixe
 bfloat16    only where the processor multiplies it; elsewhere one convolution tells what emulating it would cost
 """
 
-import time
-
 import torch
 import torch.nn.functional as F
 
 from pipelines.benchmarks import peers
-from pipelines.benchmarks.measure import apart, median_ms, peak_mb
+from pipelines.benchmarks.measure import apart, clock, median_ms, now_s, peak_mb
 from vision.energy import layer_shapes
 from vision.spiking_transformer import SpikingTransformer
 from vision.variants import create_model
 
-NETWORKS = (("spikingformer_4_384", 16), ("qkformer_hst_4_384", 8))  # name, batch
+NETWORKS = (("spikingformer_4_384", 8), ("qkformer_hst_4_384", 4))  # name, batch
 SIZE = (3, 32, 32)
 
 
@@ -25,7 +23,7 @@ def print_vision(repeats: int) -> None:
     rate = matmul_rate()
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     print(
-        f"training step (forward, loss, backward), 32 x 32 images, T = 4, {torch.get_num_threads()} threads, "
+        f"training step (forward, loss, backward), 32 x 32 images, T = 4, {torch.get_num_threads()} threads, {clock()}, "
         f"matrix product {rate / 1e9:.0f} GFLOP/s, {'with' if has_bf16 else 'without'} bfloat16 products"
     )
     for name, batch in NETWORKS:
@@ -38,9 +36,9 @@ def print_vision(repeats: int) -> None:
         for way in ways:
             ms, mb = apart(training_step, way, name, batch, repeats)
             first = first or ms
-            print(f"  {way:24s} {ms:8.0f} ms  {ms / first:5.2f} of ours  {ms / floor_ms:5.2f} of floor  {mb:7.0f} MB")
+            print(f"  {way:22s} {ms:8.0f} ms  {ms / first:5.2f} of ours  {ms / floor_ms:5.2f} of floor  {mb:7.0f} MB")
         if not peers.installed():
-            print("  SpikingJelly             not installed")
+            print("  SpikingJelly           not installed")
     if not has_bf16:
         print(f"one convolution in emulated bfloat16 takes {emulated_bfloat16():.1f} times as long as in float32")
 
@@ -97,9 +95,9 @@ def emulated_bfloat16() -> float:
     def seconds(dtype: torch.dtype) -> float:
         a, w = x.to(dtype), weight.to(dtype)
         F.conv2d(a, w, padding=1)
-        start = time.perf_counter()
+        start = now_s()
         for _ in range(3):
             F.conv2d(a, w, padding=1)
-        return time.perf_counter() - start
+        return now_s() - start
 
     return seconds(torch.bfloat16) / seconds(torch.float32)
