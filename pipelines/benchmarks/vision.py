@@ -1,4 +1,4 @@
-"""A training step of a vision model beside its arithmetic floor and the same network in SpikingJelly layers.
+"""A training step (T = 4) of a vision model beside its arithmetic floor and the same network in SpikingJelly layers.
 
 floor       2 operations a multiply-accumulate, three passes (none into the pixels), at the rate of a matrix product
 bfloat16    only where the processor multiplies it; elsewhere one convolution tells what emulating it would cost
@@ -23,7 +23,7 @@ def print_vision(repeats: int) -> None:
     rate = matmul_rate()
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     print(
-        f"training step (forward, loss, backward), 32 x 32 images, T = 4, {torch.get_num_threads()} threads, {clock()}, "
+        f"training step (forward, loss, backward), 32 x 32 images, {torch.get_num_threads()} threads, {clock()}, "
         f"matrix product {rate / 1e9:.0f} GFLOP/s, {'with' if has_bf16 else 'without'} bfloat16 products"
     )
     for name, batch in NETWORKS:
