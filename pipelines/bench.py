@@ -48,6 +48,10 @@ def run(config: BenchConfig) -> None:
         from pipelines.benchmarks.pruning import bench_pruning
 
         bench_pruning(Path(config.root), Path(config.out or "runs/pruning"), config.seeds, config.epochs)
+    elif config.what == "vision":
+        from pipelines.benchmarks.vision import print_vision
+
+        print_vision(config.repeats)
     else:
-        known = "ops, step, loader, cochlea, pretrain, gate, calibration, zuco, pruning or env"
+        known = "ops, step, loader, cochlea, pretrain, vision, gate, calibration, zuco, pruning or env"
         raise ValueError(f"bench {config.what} is unknown; use {known}")

@@ -313,7 +313,7 @@ class CalibrationBenchConfig:
 
 @dataclass
 class BenchConfig:
-    what: str = "ops"  # ops, step, loader, cochlea, pretrain, gate, calibration, zuco, pruning or env
+    what: str = "ops"  # ops, step, loader, cochlea, pretrain, vision, gate, calibration, zuco, pruning or env
     repeats: int = 20
     threads: int = 0  # 0: all cores, or $OMP_NUM_THREADS
     processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1
