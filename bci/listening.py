@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bci.raw.features import piece_amplitudes
+from bci.raw.features import REJECT_UV, piece_amplitudes
 from bci.streaming import FILTER_CONTEXT, Window
 from bci.zuco.records import SAMPLING_HZ
 from bci.zuco.samples import SamplesConfig, standardise
@@ -47,12 +47,14 @@ class Span:
     fixations: np.ndarray
 
 
-def tokens_of(eeg_uv: np.ndarray, pieces: np.ndarray, span: tuple[int, int], samples: SamplesConfig) -> Tensor | None:
+def tokens_of(
+    eeg_uv: np.ndarray, pieces: np.ndarray, span: tuple[int, int], samples: SamplesConfig, reject_uv: float = REJECT_UV
+) -> Tensor | None:
     """Tokens `[L, 1, 840]` of `eeg_uv` `[105, T]`: clean pieces in order, cut to what a sample holds, then the span.
 
     Where the span holds an artefact its token is the mean of the clean pieces. None where no piece is clean.
     """
-    found = piece_amplitudes(eeg_uv, np.concatenate((pieces, [span])))
+    found = piece_amplitudes(eeg_uv, np.concatenate((pieces, [span])), reject_uv=reject_uv)
     clean = found[:-1][~np.isnan(found[:-1]).any(axis=1)]
     if not len(clean):
         return None
@@ -63,14 +65,16 @@ def tokens_of(eeg_uv: np.ndarray, pieces: np.ndarray, span: tuple[int, int], sam
 
 
 class _Reader:
-    def __init__(self, decode: Decode, samples: SamplesConfig, on_text: Callable[[Heard], object]) -> None:
-        self.decode, self.samples, self.on_text = decode, samples, on_text
+    def __init__(
+        self, decode: Decode, samples: SamplesConfig, on_text: Callable[[Heard], object], reject_uv: float
+    ) -> None:
+        self.decode, self.samples, self.on_text, self.reject_uv = decode, samples, on_text, reject_uv
         self.heard: list[Heard] = []
         self.n_windows = 0
 
     def read(self, eeg_uv: np.ndarray, pieces: np.ndarray, span: tuple[int, int], start: int) -> None:
         """Decode a span of `eeg_uv`, whose first sample is sample `start` of the recording."""
-        tokens = tokens_of(eeg_uv, pieces, span, self.samples) if len(pieces) else None
+        tokens = tokens_of(eeg_uv, pieces, span, self.samples, self.reject_uv) if len(pieces) else None
         text = None if tokens is None else self.decode(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
         used = 0 if tokens is None else len(tokens) - self.samples.sentence_token
         self.heard.append(
@@ -90,9 +94,14 @@ class SlidingReader(_Reader):
     """Decodes every window it is given, in equal pieces of `piece_s`. For windows of the net in volts, 500 Hz."""
 
     def __init__(
-        self, decode: Decode, samples: SamplesConfig, piece_s: float, on_text: Callable[[Heard], object]
+        self,
+        decode: Decode,
+        samples: SamplesConfig,
+        piece_s: float,
+        on_text: Callable[[Heard], object],
+        reject_uv: float = REJECT_UV,
     ) -> None:
-        super().__init__(decode, samples, on_text)
+        super().__init__(decode, samples, on_text, reject_uv)
         self.piece = round(piece_s * SAMPLING_HZ)
         if self.piece < 10:
             raise ValueError(f"piece_s={piece_s} is shorter than 20 ms; use 0.25, about a fixation")
@@ -114,9 +123,14 @@ class SentenceReader(_Reader):
     """Decodes each sentence once it is off and its filter context heard. Takes windows that follow without a gap."""
 
     def __init__(
-        self, decode: Decode, samples: SamplesConfig, spans: Sequence[Span], on_text: Callable[[Heard], object]
+        self,
+        decode: Decode,
+        samples: SamplesConfig,
+        spans: Sequence[Span],
+        on_text: Callable[[Heard], object],
+        reject_uv: float = REJECT_UV,
     ) -> None:
-        super().__init__(decode, samples, on_text)
+        super().__init__(decode, samples, on_text, reject_uv)
         self.waiting = sorted(spans, key=lambda span: span.off)
         self.buffer, self.first = np.zeros((0, 0)), 0  # microvolts from sample `first` of the recording
 

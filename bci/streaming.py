@@ -12,7 +12,9 @@ recording they need `FILTER_CONTEXT` samples on either side of what they filter,
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from queue import Queue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 FILTER_CONTEXT = 413  # samples at 500 Hz: half the order, 826, of the longest band filter (4 to 6 Hz)
 COUNTER = "spikeloom-sample"
 POLL_S = 0.005
+BUFFER_S = 30.0  # of samples that the stream keeps for us
 TAIL_S = 0.5  # pushed after the recording, so that its last sample is not lost with the closing outlet
 
 
@@ -77,10 +80,11 @@ class ReplayConfig:
 
 
 def replay(raw: "mne.io.BaseRaw", on_window: Callable[[Window], object], config: ReplayConfig | None = None) -> Replay:
-    """Play `raw` once, at the pace it was recorded, and call `on_window` for every window, in order.
+    """Play `raw` once, at the pace it was recorded, and call `on_window` for every window, in order, in one thread.
 
-    Player and stream are closed whatever happens; what `on_window` raises goes on to the caller. Raises ValueError
-    where mne-lsl or its library is missing, and OSError where the stream does not come or loses a sample.
+    A callable that is slower than the recording falls behind, which shows in the latency, and loses nothing. Player and
+    stream are closed whatever happens; what `on_window` raises goes on to the caller. Raises ValueError where mne-lsl
+    or its library is missing, and OSError where the stream does not come or loses a sample.
     """
     config = config or ReplayConfig()
     try:
@@ -95,15 +99,17 @@ def replay(raw: "mne.io.BaseRaw", on_window: Callable[[Window], object], config:
     ahead_s = config.chunk_size / rate_hz  # a chunk is pushed where it begins and stamped where it ends
     name, n_samples = f"spikeloom-{uuid4().hex[:8]}", len(raw.times)
     heard = np.zeros((len(raw.ch_names), 0))  # from sample `first` of the recording
-    first, start, arrived, latency_ms = 0, 0, 0, []
+    first, start, arrived = 0, 0, 0
     began_s = ended_s = last_news_s = time.monotonic()
     player = PlayerLSL(_with_counter(raw, config), config.chunk_size, 1, name=name, source_id=name, annotations=False)
-    stream = StreamLSL(max(2 * config.window_s, 5.0), name=name, source_id=name)
+    stream = StreamLSL(max(2 * config.window_s, BUFFER_S), name=name, source_id=name)
+    attendant = _Attendant(on_window, lambda stamp: 1000 * (local_clock() - stamp + ahead_s))
     try:
         player.start()
         stream.connect(acquisition_delay=POLL_S, timeout=config.timeout_s)
         while arrived < n_samples:
-            data, stamps = stream.get_data()
+            attendant.check()
+            data, stamps = _news(stream, arrived, rate_hz)
             fresh = data[-1] > arrived  # the counter begins with 1; silence and an unfilled buffer have 0
             if not fresh.any():
                 if time.monotonic() - last_news_s > config.timeout_s + config.lead_s:
@@ -113,26 +119,84 @@ def replay(raw: "mne.io.BaseRaw", on_window: Callable[[Window], object], config:
             count, at = data[-1, fresh], stamps[fresh]
             if not np.array_equal(count, np.arange(arrived + 1, arrived + 1 + len(count))):
                 raise OSError(
-                    f"samples were lost after {arrived} of {n_samples}; use a larger lead_s (joined late) or a faster "
-                    "callable (buffer overrun)"
+                    f"samples were lost after {arrived} of {n_samples}; use a larger lead_s (joined late), or a "
+                    "machine with less other work (buffer overrun)"
                 )
             last_news_s = ended_s = time.monotonic()
             began_s = began_s if arrived else last_news_s
             arrived += len(count)
             heard = np.concatenate((heard, data[:-1, fresh]), axis=1)
             while start + length <= arrived:
-                on_window(Window(heard[:, start - first : start - first + length].copy(), start))
-                latency_ms.append(1000 * (local_clock() - at[start + length - 1 - arrived] + ahead_s))
+                window = Window(heard[:, start - first : start - first + length].copy(), start)
+                attendant.give(window, float(at[start + length - 1 - arrived]))
                 start += step
             heard, first = heard[:, max(0, start - first) :], max(first, min(start, arrived))
+        attendant.finish()
     finally:
+        attendant.dismiss()
         if stream.connected:
             stream.disconnect()
         if player.running:
             player.stop()
-    return Replay(
-        n_samples=arrived, n_windows=len(latency_ms), latency_ms=np.array(latency_ms), seconds=ended_s - began_s
-    )
+    latency_ms = np.array(attendant.latency_ms)
+    return Replay(n_samples=arrived, n_windows=len(latency_ms), latency_ms=latency_ms, seconds=ended_s - began_s)
+
+
+def _news(stream: Any, arrived: int, rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
+    """What came since the last look, and a second before it; all of the buffer where that leaves a gap."""
+    recent_s = stream.n_new_samples / rate_hz + 1.0
+    data, stamps = stream.get_data(winsize=min(recent_s, stream.n_buffer / rate_hz))
+    fresh = data[-1][data[-1] > arrived]
+    if len(fresh) and fresh[0] != arrived + 1:
+        data, stamps = stream.get_data()
+    return data, stamps
+
+
+class _Attendant:
+    """Calls the callable in a thread of its own, so that listening never waits for it."""
+
+    def __init__(self, on_window: Callable[[Window], object], latency_ms: Callable[[float], float]) -> None:
+        self.on_window, self.measure = on_window, latency_ms
+        self.latency_ms: list[float] = []
+        self.error: BaseException | None = None
+        self.dismissed = False
+        self.waiting: Queue[tuple[Window, float] | None] = Queue()
+        self.thread = Thread(target=self._attend, name="spikeloom-windows", daemon=True)
+        self.thread.start()
+
+    def give(self, window: Window, stamp: float) -> None:
+        self.waiting.put((window, stamp))
+
+    def check(self) -> None:
+        """Raise what the callable raised."""
+        if self.error is not None:
+            raise self.error
+
+    def finish(self) -> None:
+        """Wait for every window that was given."""
+        self.waiting.put(None)
+        self._wait()
+        self.check()
+
+    def dismiss(self) -> None:
+        """End after the call that is under way, if there is one."""
+        self.dismissed = True
+        self.waiting.put(None)
+        self._wait()
+
+    def _wait(self) -> None:
+        while self.thread.is_alive():
+            self.thread.join(0.1)  # a longer wait would not hear Ctrl-C
+
+    def _attend(self) -> None:
+        while not self.dismissed and (given := self.waiting.get()) is not None and not self.dismissed:
+            window, stamp = given
+            try:
+                self.on_window(window)
+            except BaseException as error:
+                self.error = error
+                return
+            self.latency_ms.append(self.measure(stamp))
 
 
 def raw_of_net(eeg_uv: np.ndarray) -> "mne.io.RawArray":

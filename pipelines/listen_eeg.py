@@ -37,14 +37,15 @@ def run(config: ListenConfig) -> None:
     n_samples = round(config.seconds * SAMPLING_HZ) or net.eeg_uv.shape[1]
     eeg_uv = net.eeg_uv[:, :n_samples]
     decode, samples = decoder_of(Path(config.run))
+    reject_uv, rejection = net.reject_uv(config.reject_uv)
     spans = [span for span in spans_beside(file) if span.off + FILTER_CONTEXT <= eeg_uv.shape[1]]
     reader: SentenceReader | SlidingReader
     if spans:
-        reader = SentenceReader(decode, samples, spans, say)
+        reader = SentenceReader(decode, samples, spans, say, reject_uv)
         settings = replace(config.replay, window_s=CHUNK_S, step_s=CHUNK_S)
         how = f"{len(spans)} sentences, each when it goes off the screen"
     else:
-        reader = SlidingReader(decode, samples, config.piece_s, say)
+        reader = SlidingReader(decode, samples, config.piece_s, say, reject_uv)
         settings = config.replay
         how = f"windows of {settings.window_s:g} s every {settings.step_s:g} s, in pieces of {config.piece_s:g} s"
         if eeg_uv.shape[1] < round(settings.window_s * SAMPLING_HZ):
@@ -52,14 +53,16 @@ def run(config: ListenConfig) -> None:
                 f"{file} has {eeg_uv.shape[1] / SAMPLING_HZ:.1f} s, less than replay.window_s={settings.window_s:g}; "
                 "use a shorter window, or more seconds"
             )
-    print(f"{file.name}: {net.how}\n{how}")
-    print(f"zero-phase filters hear {FILTER_CONTEXT} samples on either side of a span: text comes that much later")
+    print(f"{file.name}: {net.how}\n{how}\n{rejection}")
+    context = f"zero-phase filters hear {FILTER_CONTEXT} samples on either side of a span"
+    print(f"{context}: text comes that much later", flush=True)
     played = play(eeg_uv, reader, settings)
     tell(reader.heard, played)
     if config.out:
         write_json(Path(config.out), {
             "run": config.run, "eeg": config.eeg, "onto_net": net.how, "mode": "sentences" if spans else "windows",
             "replay": asdict(settings), "piece_s": config.piece_s, "context_samples": FILTER_CONTEXT,
+            "rejection": rejection,
             "heard": [asdict(heard) for heard in reader.heard],
             "samples": played.n_samples if played else None, "seconds": played.seconds if played else None,
             "latency_ms": latency_of(reader.heard, played),
@@ -113,7 +116,7 @@ def decoder_of(run: Path) -> tuple[Decode, SamplesConfig]:
 
 
 def say(heard: Heard) -> None:
-    text = "(nothing but artefacts)" if heard.text is None else heard.text
+    text = "(nothing but artefacts)" if heard.text is None else heard.text or "(an empty sentence)"
     lost = f", {heard.n_rejected} rejected" if heard.n_rejected else ""
     print(f"{heard.start_s:8.2f} – {heard.end_s:7.2f} s  {heard.n_pieces} pieces{lost}: {text}", flush=True)
 

@@ -16,7 +16,7 @@ from accel.report import Section
 from bci import figures
 from bci.raw.clock import fit_clock, same_triggers
 from bci.raw.eyelink import EyeLink, gaze_of, read_eyelink
-from bci.raw.features import REJECT_UV, piece_amplitudes
+from bci.raw.features import piece_amplitudes
 from bci.raw.recordings import NetEEG, find_recordings, onto_net, read_recording, windows_of
 from bci.raw.sentences import SHORTEST
 from bci.report import write_report
@@ -80,11 +80,12 @@ def describe(config: DataConfig) -> None:
     """Write the page."""
     file, net = one_recording(config)
     windows = windows_of(net.eeg_uv.shape[1], WINDOW_S, STEP_S)
-    amplitudes = piece_amplitudes(net.eeg_uv, windows)
+    reject_uv, rejection = net.reject_uv(config.reject_uv)
+    amplitudes = piece_amplitudes(net.eeg_uv, windows, reject_uv=reject_uv)
     kept = amplitudes[~np.isnan(amplitudes).any(axis=1)]
     lead = (
         f"{net.eeg_uv.shape[1] / SAMPLING_HZ:.1f} s of EEG; {net.how}. Of {len(windows)} windows of a second "
-        f"{len(kept)} hold no artefact (beyond {REJECT_UV:g} µV on any electrode)."
+        f"{len(kept)} are kept: {rejection}."
     )
     sections = [
         Section("In one line", "", text=lead),
@@ -115,11 +116,12 @@ def features(config: DataConfig) -> None:
         pieces, what = fixation_pieces(net, read_eyelink(Path(config.asc)), file.name), "fixations of 100 ms or longer"
     if not len(pieces):
         raise ValueError(f"{file} has no piece to measure: no {what} inside it; use a longer recording")
-    amplitudes = piece_amplitudes(net.eeg_uv, pieces)
+    reject_uv, rejection = net.reject_uv(config.reject_uv)
+    amplitudes = piece_amplitudes(net.eeg_uv, pieces, reject_uv=reject_uv)
     with whole(out) as partial, partial.open("wb") as opened:
         np.savez(opened, amplitudes_uv=amplitudes, first=pieces[:, 0], end=pieces[:, 1], names=np.array(FEATURES))
     lost = int(np.isnan(amplitudes).any(axis=1).sum())
-    print(f"{file.name}: {net.how}")
+    print(f"{file.name}: {net.how}; {rejection}")
     print(f"{len(pieces)} {what}, {lost} rejected for artefacts -> {out}")
     mean = (
         np.nanmean(amplitudes, axis=0).reshape(len(BANDS), N_CHANNELS)[:, :-1].mean(axis=1)

@@ -187,6 +187,7 @@ class ListenConfig:
     spotter: SpotterConfig = field(default_factory=SpotterConfig)
     eeg: str | None = None  # EEG recording to replay to a run of an EEG-to-text model; seconds: of it, 0: all
     cap: str | None = None  # montage of MNE, such as biosemi32, where the recording does not name its electrodes
+    reject_uv: float | None = None  # rejects pieces beyond; null: 90 on the net of ZuCo, none on other caps
     piece_s: float = 0.25  # of EEG that stand for a fixation where the eyes were not tracked
     replay: ReplayConfig = field(default_factory=lambda: ReplayConfig(window_s=4.0, step_s=1.0))
 
@@ -350,6 +351,7 @@ class DataConfig:
     split: SplitConfig = field(default_factory=SplitConfig)  # split: unit run or key, seed, shares, margin
     asc: str | None = None  # features of dataset=eeg: EyeLink file beside root=RECORDING, fixations instead of windows
     cap: str | None = None  # dataset=eeg: montage of MNE, such as biosemi32, where a recording does not name electrodes
+    reject_uv: float | None = None  # dataset=eeg: rejects pieces beyond; null: 90 on ZuCo's net, none on others
     limit: int = 0  # features, bids of zuco: recordings to work on, the first ones; 0: all
 
 

@@ -63,16 +63,19 @@ def mean_amplitude(piece: np.ndarray) -> np.ndarray:
     return amplitude
 
 
-def rejected(eeg: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+def rejected(eeg: np.ndarray, pieces: np.ndarray, reject_uv: float = REJECT_UV) -> np.ndarray:
     """Which pieces `[n, 2]` (first sample, end) of `[C, T]` in uV hold an artefact: bool `[n]`."""
     loudest = np.abs(eeg).max(axis=0)
-    return np.array([bool((loudest[first:end] > REJECT_UV).any()) for first, end in pieces], dtype=bool)
+    return np.array([bool((loudest[first:end] > reject_uv).any()) for first, end in pieces], dtype=bool)
 
 
-def piece_amplitudes(eeg: np.ndarray, pieces: np.ndarray, rate_hz: float = SAMPLING_HZ) -> np.ndarray:
+def piece_amplitudes(
+    eeg: np.ndarray, pieces: np.ndarray, rate_hz: float = SAMPLING_HZ, reject_uv: float = REJECT_UV
+) -> np.ndarray:
     """Amplitudes `[n, 8 C]`, band-major, of pieces `[n, 2]` (first sample, end) of a continuous record `[C, T]` in uV.
 
-    Memory is that of two records. Raises ValueError for a piece that is empty or beyond the record.
+    reject_uv: as published; infinity keeps every piece, for recordings nobody cleaned. Memory is that of two records.
+    Raises ValueError for a piece that is empty or beyond the record.
     """
     pieces = np.asarray(pieces, dtype=np.int64).reshape(-1, 2)
     if len(pieces) and (pieces.min() < 0 or pieces.max() > eeg.shape[1] or (pieces[:, 0] >= pieces[:, 1]).any()):
@@ -82,5 +85,5 @@ def piece_amplitudes(eeg: np.ndarray, pieces: np.ndarray, rate_hz: float = SAMPL
         filtered = band_passed(eeg, band, rate_hz)
         for n, (first, end) in enumerate(pieces):
             found[n, b] = mean_amplitude(filtered[:, first:end])
-    found[rejected(eeg, pieces)] = np.nan
+    found[rejected(eeg, pieces, reject_uv)] = np.nan
     return found.reshape(len(pieces), -1)

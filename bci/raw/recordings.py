@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bci.raw.features import REJECT_UV
 from bci.raw.montage import montage
 from bci.zuco.records import CHANNELS, REFERENCE, SAMPLING_HZ
 
@@ -33,6 +34,16 @@ class NetEEG:
     how: str
     events: tuple[tuple[float, str], ...]
     measured: tuple[str, ...]
+
+    def reject_uv(self, asked: float | None) -> tuple[float, str]:
+        """Beyond which a piece is rejected, and that in words. Asked for nothing: as published on the electrodes of the
+        net; never elsewhere, for EEG nobody cleaned exceeds it somewhere nearly always, and tokens are z-scored."""
+        if asked is not None and not asked > 0:
+            raise ValueError(f"reject_uv={asked}; use a positive number of microvolts")
+        if asked is None and self.measured != CHANNELS:
+            return float("inf"), "no piece is rejected: the recording is of another cap (reject_uv=90 as published)"
+        limit = REJECT_UV if asked is None else asked
+        return limit, f"pieces beyond {limit:g} µV on any electrode are rejected"
 
 
 def _readers() -> dict[str, Callable[..., Any]]:

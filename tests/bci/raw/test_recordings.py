@@ -116,3 +116,18 @@ def test_a_line_that_is_not_eyelink_s_is_named(tmp_path: Path) -> None:
     path.write_text("** empty\n")
     with pytest.raises(ValueError, match="no gaze sample"):
         read_eyelink(path)
+
+
+def test_uncleaned_recordings_of_other_caps_reject_nothing_unless_asked() -> None:
+    other, own = (
+        onto_net(sine(["Fp1", "Fp2", "C3", "C4", "Cz", "O1", "O2", "Pz"])),
+        onto_net(sine(list(CHANNELS), 500.0)),
+    )
+    assert (
+        own.reject_uv(None)[0] == 90
+        and other.reject_uv(None)[0] == np.inf
+        and "no piece is rejected" in (other.reject_uv(None)[1])
+    )
+    assert other.reject_uv(120.0)[0] == 120
+    with pytest.raises(ValueError, match=r"reject_uv=0\.0"):
+        own.reject_uv(0.0)
