@@ -34,5 +34,14 @@ def run(config: BenchConfig) -> None:
         from pipelines.benchmarks.zuco import print_zuco
 
         print_zuco(config.rows)
+    elif config.what == "gate":
+        from pipelines.benchmarks.gate import print_gate
+
+        print_gate(config.gate, config.out)
+    elif config.what == "calibration":
+        from pipelines.benchmarks.calibration import print_calibration
+
+        print_calibration(config.calibration, config.out)
     else:
-        raise ValueError(f"bench {config.what} is unknown; use ops, step, loader, cochlea, pretrain, zuco or env")
+        known = "ops, step, loader, cochlea, pretrain, gate, calibration, zuco or env"
+        raise ValueError(f"bench {config.what} is unknown; use {known}")

@@ -14,6 +14,7 @@ from typing import Any
 VERBS = {
     "demo": "small experiments from data to what they cost (spoken digits if there, else synthetic data), on one page",
     "train": "train a model; writes a run folder with model, metrics and report",
+    "pretrain": "pre-train CET-MAE on EEG and text of readings; writes a run folder that a decoder inherits from",
     "distill": "train from fine to coarse time steps, each stage taught by the one before; writes the table of stages",
     "evaluate": "score a trained model on a split or on another folder; writes JSON",
     "score": "measure a file of decoded sentences, and test whether they show any use of the EEG; writes JSON",
@@ -25,7 +26,7 @@ VERBS = {
     "simulate": "cost one training step of a workload on a neuromorphic chip; writes a report",
     "data": "check a data set, describe it on a page, turn wavs into spikes (cochlea), count sentence leaks (leakage); "
     "of EEG also synthesize, split, cache, features, bids",
-    "bench": "time operators (ops), a training step (step), the loader, the cochlea; say what it runs on (env)",
+    "bench": "time ops, step, loader, cochlea, pretrain; check gate and calibration; say what it runs on (env)",
 }
 POSITIONAL = {"bench": "what", "data": "what"}  # `spikeloom bench env` reads better than what=env
 EXAMPLES = """\

@@ -11,9 +11,13 @@ from accel.learning.lats import LATSConfig, LinearThresholdConfig
 from accel.learning.magnitude import MagnitudeConfig
 from accel.learning.pruning import NoPruningConfig
 from accel.learning.stochastic_network import StochasticConfig
-from bci.evaluation.protocol import CONSTANT_SENTENCE
+from bci.evaluation.controls import ControlsConfig
+from bci.evaluation.protocol import CONSTANT_SENTENCE, ProtocolConfig
+from bci.recipes import AsRecordedConfig, CETMAERecipe, E2TPTRRecipe, ReadingConfig
 from bci.streaming import ReplayConfig
+from bci.zuco.source import ZuCoConfig
 from bci.zuco.splits import SplitConfig
+from bci.zuco.synthetic import SyntheticZuCoConfig
 from pipelines.domains import room_of
 from pipelines.tasks import OptimizerConfig
 from speech.augmentation import AugmentationConfig
@@ -38,21 +42,23 @@ from vision.sources import CifarConfig, ImageFoldersConfig, MnistConfig, Scanned
 # `data.source` of a configuration -> its shape.
 SOURCES: dict[str, Any] = {
     "fsdd": DigitsConfig, "gsc": CommandsConfig, "shd": SHDConfig, "spikes": SpikeFileConfig, "ssc": SSCConfig,
-    "synthetic": SyntheticConfig,
+    "synthetic": SyntheticConfig, "synthetic_zuco": SyntheticZuCoConfig, "zuco": ZuCoConfig,
     "cifar": CifarConfig, "cifar10dvs": Cifar10DvsConfig, "digits": ScannedDigitsConfig, "dvs128": GestureConfig,
     "events": EventFilesConfig, "images": ImageFoldersConfig, "mnist": MnistConfig, "nmnist": NMnistConfig,
 }  # fmt: skip
 # `kind` of features, augmentation and model -> its shape.
 FEATURES: dict[str, Any] = {
     "log_mel": LogMelConfig, "event_bins": EventBinsConfig, "pixels": PixelsConfig, "event_frames": EventFramesConfig,
+    "reading": ReadingConfig,
 }  # fmt: skip
 AUGMENTATIONS: dict[str, Any] = {
     "spectrogram": AugmentationConfig, "spikes": SpikeAugmentationConfig, "images": ImageAugmentationConfig,
-    "events": EventAugmentationConfig,
+    "events": EventAugmentationConfig, "as_recorded": AsRecordedConfig,
 }  # fmt: skip
 MODELS: dict[str, Any] = {
     "spikescr": SpikeSCRConfig, "spiking_transformer": SpikingTransformerConfig, "resnet": ResNetConfig,
     "stochastic": StochasticConfig,
+    "cet_mae": CETMAERecipe, "e2t_ptr": E2TPTRRecipe,
 }  # fmt: skip
 
 # `pruning.kind` -> its shape; for models of every room.
@@ -93,6 +99,7 @@ class TrainConfig:
     overwrite: bool = False  # delete the folder first
     leave_one_speaker_out: bool = False  # one training a speaker, each tested on the speaker it never heard
     audit: bool = False  # keep the weights of every epoch, and say afterwards what choosing on test would have claimed
+    pretrained: str | None = None  # run of `spikeloom pretrain` that a decoder of EEG inherits from
     data: Any = MISSING  # one of SOURCES
     features: Any = field(default_factory=LogMelConfig)  # one of FEATURES
     augmentation: Any = field(default_factory=AugmentationConfig)  # one of AUGMENTATIONS
@@ -152,6 +159,8 @@ class EvaluateConfig:
     split: str = "test"  # train, valid, test or all
     data: OtherFolder = field(default_factory=OtherFolder)  # root: a folder to score instead of the run's own data
     out: str | None = None  # JSON file; default RUN/evaluation.json
+    controls: ControlsConfig = field(default_factory=ControlsConfig)  # of a decoder of EEG: what is trained beside it
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)  # of a decoder of EEG: its tests
 
 
 @dataclass
@@ -221,20 +230,42 @@ class SimulateConfig:
 @dataclass
 class DemoConfig:
     run: str = "runs/demo"
-    chapters: list[str] = field(default_factory=lambda: ["speech", "vision"])
+    chapters: list[str] = field(default_factory=lambda: ["speech", "brain", "vision"])
     epochs: int = 16  # of the speech chapter
     seed: int = 0
     chip: str = "neuromc"
 
 
 @dataclass
+class GateBenchConfig:
+    """Trainings of CET-MAE on planted data; variants: correct, shuffled_pairs, frozen_text or position_of_batch."""
+
+    strengths: list[float] = field(default_factory=lambda: [1.0, 0.0])
+    seeds: list[int] = field(default_factory=lambda: [3])
+    variants: list[str] = field(default_factory=lambda: ["correct"])
+
+
+@dataclass
+class CalibrationBenchConfig:
+    """Simulated experiments: without a signal, of each strength of the power curve, of each null world."""
+
+    null_runs: int = 200
+    power_runs: int = 20
+    world_runs: int = 100
+    materials: str = MISSING  # folder of ZuCo's task materials, whose sentences the null worlds read and write
+
+
+@dataclass
 class BenchConfig:
-    what: str = "ops"  # ops, step, loader, cochlea, pretrain, zuco or env
+    what: str = "ops"  # ops, step, loader, cochlea, pretrain, gate, calibration, zuco or env
     repeats: int = 20
     threads: int = 0  # 0: all cores, or $OMP_NUM_THREADS
     processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1
     steps: int = 0  # bench step: only the networks of so many time steps; 0: all
     rows: int = 22000  # zuco: sentences in the set of files
+    gate: GateBenchConfig = field(default_factory=GateBenchConfig)
+    calibration: CalibrationBenchConfig = field(default_factory=CalibrationBenchConfig)
+    out: str | None = None  # gate, calibration: FILE.json; calibration also FILE.html
 
 
 @dataclass
@@ -276,7 +307,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("pruned", pruned_folder, replace=True)
     store = ConfigStore.instance()
     for name, node in {
-        "train": open_train_config(),
+        "train": open_train_config(), "pretrain": open_train_config(),
         "distill": DistillConfig(data=MISSING, features=MISSING, augmentation=MISSING, model=MISSING),
         "evaluate": EvaluateConfig, "export": ExportConfig,
         "simulate": SimulateConfig, "demo": DemoConfig, "bench": BenchConfig, "data": DataConfig,

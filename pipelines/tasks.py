@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,14 @@ class OptimizerConfig:
     cooldown_epochs: int = 0
     decay_vectors: bool = True
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[nn.Parameter], fused: bool = True) -> torch.optim.Optimizer:
         groups: Any = parameters
         if not self.decay_vectors:
             every = list(parameters)
             vectors = {"params": [p for p in every if p.dim() <= 1], "weight_decay": 0.0}
             groups = [{"params": [p for p in every if p.dim() > 1]}, vectors]
         if self.kind == "adamw":
-            return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+            return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         if self.kind == "sgd":
             return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         raise ValueError(f"optimizer.kind={self.kind} is unknown; use adamw or sgd")
@@ -109,14 +109,19 @@ class ClassificationTask(lightning.LightningModule):
         self.log("valid_accuracy", self.valid_accuracy, batch_size=len(batch.labels), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        config = self.optimizer_config
-        optimizer = config.build(self.model.parameters())
-        per_epoch = math.ceil(self.trainer.estimated_stepping_batches / self.trainer.max_epochs)  # type: ignore[operator]
-        epochs = self.trainer.max_epochs or 1
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda i: learning_rate_factor(i, per_epoch, epochs, config)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return adamw_cosine(self, self.model.parameters(), self.optimizer_config)
+
+
+def adamw_cosine(task: lightning.LightningModule, trained: Iterable[nn.Parameter], config: OptimizerConfig) -> Any:
+    """What `configure_optimizers` of a task returns for these parameters; the rate changes at every step."""
+    # A fused step unscales gradients itself, and Lightning then refuses to clip those of mixed precision.
+    optimizer = config.build(trained, fused=task.trainer.precision == "32-true")
+    per_epoch = math.ceil(task.trainer.estimated_stepping_batches / task.trainer.max_epochs)  # type: ignore[operator]
+    epochs = task.trainer.max_epochs or 1
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda i: learning_rate_factor(i, per_epoch, epochs, config)
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class Reseed(Callback):
@@ -190,13 +195,8 @@ class EveryEpoch(ModelCheckpoint):
 class History(Callback):
     """One row of metrics an epoch, kept in the checkpoint and written to metrics.csv, so a resumed run has them all."""
 
-    METRICS = (
-        "train_loss",
-        "train_kl",
-        "valid_loss",
-        "valid_accuracy",
-        "sparsity",
-    )  # train_kl: where a teacher is listened to
+    # train_kl: where a teacher is listened to
+    METRICS: tuple[str, ...] = ("train_loss", "train_kl", "valid_loss", "valid_accuracy", "sparsity")
 
     def __init__(self, path: Path, *, say: bool) -> None:
         self.path, self.say = path, say
@@ -210,13 +210,15 @@ class History(Callback):
         self.rows.append(row)
         write_csv(self.path, self.rows)
         if self.say:
-            of = trainer.max_epochs
-            print(
-                f"epoch {trainer.current_epoch + 1:3d}/{of}  train loss {row['train_loss']:.3f}  "
-                f"validation loss {row['valid_loss']:.3f}  accuracy {100 * row['valid_accuracy']:.1f} %"
-                + (f"  sparsity {100 * row['sparsity']:.1f} %" if "sparsity" in row else ""),
-                flush=True,
-            )
+            print(f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  {self.told(row)}", flush=True)
+
+    def told(self, row: Mapping[str, float]) -> str:
+        """A row in one line for people."""
+        return (
+            f"train loss {row['train_loss']:.3f}  validation loss {row['valid_loss']:.3f}  "
+            f"accuracy {100 * row['valid_accuracy']:.1f} %"
+            + (f"  sparsity {100 * row['sparsity']:.1f} %" if "sparsity" in row else "")
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
