@@ -115,7 +115,8 @@ class ClassificationTask(lightning.LightningModule):
 def adamw_cosine(task: lightning.LightningModule, trained: Iterable[nn.Parameter], config: OptimizerConfig) -> Any:
     """What `configure_optimizers` of a task returns for these parameters; the rate changes at every step."""
     # A fused step unscales gradients itself, and Lightning then refuses to clip those of mixed precision.
-    optimizer = config.build(trained, fused=task.trainer.precision == "32-true")
+    clipped_and_mixed = task.trainer.gradient_clip_val is not None and task.trainer.precision != "32-true"
+    optimizer = config.build(trained, fused=not clipped_and_mixed)
     per_epoch = math.ceil(task.trainer.estimated_stepping_batches / task.trainer.max_epochs)  # type: ignore[operator]
     epochs = task.trainer.max_epochs or 1
     schedule = torch.optim.lr_scheduler.LambdaLR(
