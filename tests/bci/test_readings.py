@@ -1,4 +1,4 @@
-"""Readings from files are those of the set that wrote them; splits keep sentences apart; batches depend on the epoch."""
+"""Readings from files are those of the set that wrote them; splits keep sentences apart; batches follow the epoch."""
 
 from collections import Counter
 from pathlib import Path
