@@ -1,5 +1,7 @@
 """`spikeloom bench WHAT`: the measurements of `pipelines.benchmarks`, one after the name of its file."""
 
+from pathlib import Path
+
 from pipelines.benchmarks.measure import prepare
 from pipelines.schema import BenchConfig
 
@@ -42,6 +44,14 @@ def run(config: BenchConfig) -> None:
         from pipelines.benchmarks.calibration import print_calibration
 
         print_calibration(config.calibration, config.out)
+    elif config.what == "pruning":
+        from pipelines.benchmarks.pruning import bench_pruning
+
+        bench_pruning(Path(config.root), Path(config.out or "runs/pruning"), config.seeds, config.epochs)
+    elif config.what == "vision":
+        from pipelines.benchmarks.vision import print_vision
+
+        print_vision(config.repeats)
     else:
-        known = "ops, step, loader, cochlea, pretrain, gate, calibration, zuco or env"
+        known = "ops, step, loader, cochlea, pretrain, vision, gate, calibration, zuco, pruning or env"
         raise ValueError(f"bench {config.what} is unknown; use {known}")

@@ -11,6 +11,8 @@ from accel.learning.lats import LATSConfig, LinearThresholdConfig
 from accel.learning.magnitude import MagnitudeConfig
 from accel.learning.pruning import NoPruningConfig
 from accel.learning.stochastic_network import StochasticConfig
+from accel.trainer.search import MappingConfig
+from accel.trainer.variant import ChipConfig
 from bci.evaluation.controls import ControlsConfig
 from bci.evaluation.protocol import CONSTANT_SENTENCE, ProtocolConfig
 from bci.recipes import AsRecordedConfig, CETMAERecipe, E2TPTRRecipe, ReadingConfig
@@ -220,17 +222,71 @@ class ExportConfig:
 
 @dataclass
 class SimulateConfig:
-    workload: str = MISSING
-    chip: str = "neuromc"  # name of a preset, or path of a YAML file
+    what: str = "step"  # step: cost a training step; conformance: compare the model with published figures
+    workload: str | None = None  # workload.json of an export; needed for a step
+    chip: ChipConfig = field(default_factory=ChipConfig)  # chip=NAME or chip=FILE.yaml; chip.KEY changes a number
+    mapping: MappingConfig = field(default_factory=MappingConfig)
     out: str | None = None  # folder; default: sim/ beside the workload's folder
+    uncertainty: bool = True  # interval and tornado of the energy, and the share of each constant
+    what_if: bool = True  # the same step on every preset
+    oracle: str | None = None  # conformance: folder of layer energies in CSV; default: oracle/ of the data folder
     gpu: str | None = "a100_40gb"  # what to stand beside: a preset or a YAML file; null: nothing
     counters: str | None = None  # CSV of Nsight Compute with the DRAM counters of this workload on that GPU
 
 
 @dataclass
+class EnginesConfig:
+    task: str = "digits"  # digits (embedded), mnist, fsdd or synthetic
+    model: str = ""  # cnn (default) or mlp for pictures, spikescr for clips
+    root: str | None = None  # folder of the data; default: below $SPIKELOOM_DATA
+    epochs: int = 8
+    batch_size: int = 32
+    lr: float = 2e-3
+    weight_decay: float = 0.0
+    seed: int = 0
+    limit: int = 0  # training samples, drawn by the seed; 0: all
+    precision: str = "fp16"  # of operands and products: fp16, or fp32 to compare
+    accumulate: str = "fp32"  # of partial sums: fp32 or fp16
+    window: float | None = 0.5  # half-width of a window surrogate for all neurons, one bit; null: the network's own
+    loss_scale: float = 1024.0  # power of two that keeps small gradients above the smallest FP16 number
+    chip: str = "neuromc"  # prices every epoch
+    threads: int = 1
+    out: str | None = None  # folder; default: runs/engines/TASK_MODEL/seedSEED
+
+
+@dataclass
+class FederateConfig:
+    task: str = "digits"  # digits (embedded), mnist, fsdd or synthetic
+    model: str = ""  # cnn (default) or mlp for pictures, spikescr for clips
+    root: str | None = None  # folder of the data; default: below $SPIKELOOM_DATA
+    workers: int = 5
+    rounds: int = 10
+    local_epochs: int = 1  # of a worker, in a round
+    batch_size: int = 32  # 0: all samples of the worker at once
+    optimizer: str = "adam"  # adam or sgd; its moments stay with the worker
+    lr: float = 2e-3
+    split: str = "iid"  # iid, dirichlet, shards (two a worker) or speakers
+    alpha: float = 0.5  # of dirichlet: small, few classes a worker
+    strategy: str = "fedavg"  # fedavg or fedprox
+    mu: float = 0.01  # of fedprox: pull to the server's weights
+    engine: str = "plain"  # plain, or flower (pip install 'spikeloom[federated]')
+    dies: dict[int, int] = field(default_factory=dict)  # worker -> round from which it does not answer, as {3:2}
+    slow: dict[int, float] = field(default_factory=dict)  # worker -> how many times slower, as {1:4.0}
+    deadline_s: float | None = None  # the server does not wait longer; null: for everyone
+    compare_iid: bool = True  # train an uneven split once more as iid
+    chip: str = "fl5"  # of every worker
+    link_bits_per_s: float = 1e9  # assumed
+    link_pj_per_bit: float = 0.0  # price of a bit on the link; no figure is published
+    seed: int = 0
+    limit: int = 0  # training samples, drawn by the seed; 0: all
+    threads: int = 1
+    out: str | None = None  # folder; default: runs/federate/TASK_MODEL_SPLIT/seedSEED
+
+
+@dataclass
 class DemoConfig:
     run: str = "runs/demo"
-    chapters: list[str] = field(default_factory=lambda: ["speech", "brain", "vision"])
+    chapters: list[str] = field(default_factory=lambda: ["speech", "pruning", "brain", "vision"])
     epochs: int = 16  # of the speech chapter
     seed: int = 0
     chip: str = "neuromc"
@@ -257,7 +313,7 @@ class CalibrationBenchConfig:
 
 @dataclass
 class BenchConfig:
-    what: str = "ops"  # ops, step, loader, cochlea, pretrain, gate, calibration, zuco or env
+    what: str = "ops"  # ops, step, loader, cochlea, pretrain, vision, gate, calibration, zuco, pruning or env
     repeats: int = 20
     threads: int = 0  # 0: all cores, or $OMP_NUM_THREADS
     processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1
@@ -265,7 +321,10 @@ class BenchConfig:
     rows: int = 22000  # zuco: sentences in the set of files
     gate: GateBenchConfig = field(default_factory=GateBenchConfig)
     calibration: CalibrationBenchConfig = field(default_factory=CalibrationBenchConfig)
-    out: str | None = None  # gate, calibration: FILE.json; calibration also FILE.html
+    root: str = MISSING  # pruning: folder of spoken digits
+    out: str | None = None  # gate, calibration: FILE.json (calibration also FILE.html); pruning: folder, or runs/pruning
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # pruning
+    epochs: int = 20  # pruning
 
 
 @dataclass
@@ -311,6 +370,7 @@ def register() -> None:
         "distill": DistillConfig(data=MISSING, features=MISSING, augmentation=MISSING, model=MISSING),
         "evaluate": EvaluateConfig, "export": ExportConfig,
         "simulate": SimulateConfig, "demo": DemoConfig, "bench": BenchConfig, "data": DataConfig,
+        "engines": EnginesConfig, "federate": FederateConfig,
         "listen": ListenConfig, "score": ScoreConfig,
         "audit": AuditConfig, "convert": ConvertConfig,
     }.items():  # fmt: skip

@@ -53,7 +53,7 @@ def gallery(pictures: Sequence[np.ndarray], true: Sequence[str], said: Sequence[
 
 
 def event_frames(frames: np.ndarray, name: str) -> Section:
-    """Frames `[T, 2, H, W]` of one recording of class `name`: blue where it became brighter, red where darker."""
+    """Frames `[T, 2, H, W]` of one recording of class `name`: blue where it became brighter, orange where darker."""
     steps = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), COLUMNS)).round().astype(int))
     figure = new_figure(WIDTH_IN, 1.5)
     panels = np.atleast_1d(figure.subplots(1, len(steps)))
@@ -66,7 +66,7 @@ def event_frames(frames: np.ndarray, name: str) -> Section:
     return Section(
         f"A recording of “{name}”",
         "An event camera has no pictures: each of its pixels reports, by itself, when it becomes brighter (blue) or "
-        f"darker (red). These are {len(steps)} of the {len(frames)} frames the network gets, one after the other; "
+        f"darker (orange). These are {len(steps)} of {len(frames)} frames as a network gets them, in order; "
         "each counts the events of its stretch of the recording.",
         figure=figure,
     )

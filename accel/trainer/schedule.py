@@ -174,8 +174,7 @@ class Schedule:
         self.active[core][engine] = run
         self._share_ports(core, now)
         if run.version == 0:
-            run.version = 1
-            self._push(now + run.left * run.slow, 0, (core, engine, 1))
+            self._due(core, engine, run, now)
 
     def _share_ports(self, core: int, now: float) -> None:
         """Set the pace of every task that runs on a core."""
@@ -194,8 +193,12 @@ class Schedule:
             if slow != run.slow:
                 run.left -= (now - run.since) / run.slow
                 run.since, run.slow = now, slow
-                run.version += 1
-                self._push(now + max(0.0, run.left) * slow, 0, (core, engine, run.version))
+                self._due(core, engine, run, now)
+
+    def _due(self, core: int, engine: int, run: _Run, now: float) -> None:
+        """Foresee the end of a task; what was foreseen before is void, since no two forecasts share a number."""
+        run.version = self.order + 1
+        self._push(now + max(0.0, run.left) * run.slow, 0, (core, engine, run.version))
 
     def _end(self, core: int, engine: int, run: _Run, now: float) -> None:
         del self.active[core][engine]

@@ -1,0 +1,89 @@
+"""Training through the engines: as good as PyTorch, and priced with the densities it had."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from accel.trainer.workload import Workload
+from pipelines import engines as verb
+from pipelines.engines import gated
+from pipelines.schema import EnginesConfig
+from pipelines.simulate import load_chip
+from pipelines.small_tasks import small_task
+from tests.conftest import data_folder
+
+BASE = EnginesConfig(task="digits", model="mlp", epochs=2, batch_size=64, limit=400)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("engines") / "run"
+    verb.run(replace(BASE, out=str(out)))
+    return out
+
+
+def test_a_run_leaves_accuracies_densities_and_costs_of_every_epoch(finished: Path) -> None:
+    with (finished / "epochs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    result = json.loads((finished / "result.json").read_text())
+    assert len(rows) == result["epochs"] == 2
+    assert float(rows[-1]["engine_accuracy"]) == result["engine_accuracy"] > 0.5
+    assert all(0 < float(r[f"density_{name}"]) < 1 for r in rows for name in ("spike", "mask", "du"))
+    assert all(0 < float(r["gated_energy_pj"]) < float(r["dense_energy_pj"]) for r in rows)
+    assert "<svg" in (finished / "report.html").read_text() and not list(finished.parent.rglob("*.partial"))
+
+
+def test_the_workload_of_a_run_has_the_densities_of_its_last_epoch(finished: Path) -> None:
+    with (finished / "epochs.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    layers = Workload.from_json(finished / "workload.json").layers
+    spikes = [layer.density_spike.mean for layer in layers if layer.density_spike is not None]
+    assert sum(spikes) / len(spikes) == pytest.approx(float(last["density_spike"]), rel=1e-6)
+    assert all(layer.density_du is not None for layer in layers if layer.kind == "gemm_weight")
+
+
+def test_in_single_precision_the_engines_repeat_pytorch(tmp_path: Path) -> None:
+    verb.run(replace(BASE, precision="fp32", epochs=1, out=str(tmp_path / "run")))
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert abs(result["difference_points"]) <= 0.6  # two of 359 test samples
+
+
+def test_gating_switches_every_operand_on_or_off() -> None:
+    chip = load_chip("neuromc")
+    assert gated(chip).wg.zero_gating == ("input", "du") and gated(chip, on=False).fp.zero_gating == ()
+
+
+@pytest.mark.slow
+def test_mnist_through_the_engines_is_as_good_as_pytorch(tmp_path: Path) -> None:
+    """784-128-10 LIF, four steps, three seeds, equal schedule: mean accuracy within half a point."""
+    root = data_folder("mnist")
+    differences = []
+    for seed in range(3):
+        out = tmp_path / str(seed)
+        config = replace(BASE, task="mnist", root=str(root), limit=0, epochs=3, batch_size=128, seed=seed, out=str(out))
+        verb.run(config)
+        differences.append(json.loads((out / "result.json").read_text())["difference_points"])
+    assert abs(sum(differences) / 3) <= 0.5, differences
+
+
+def test_clips_have_one_length_and_know_who_spoke() -> None:
+    task = small_task("fsdd", root=str(data_folder("fsdd")), limit=64)
+    assert task.model_name == "spikescr" and task.train.x.shape[1] == task.time_steps
+    assert len(set(task.train.groups)) > 1 and "" not in task.train.groups
+    assert task.encode(task.train.x[:3]).shape[:2] == (task.time_steps, 3)
+
+
+def test_bad_requests_name_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="use fp32 or fp16"):
+        verb.run(replace(BASE, precision="int8"))
+    with pytest.raises(ValueError, match="power of two"):
+        verb.run(replace(BASE, loss_scale=1000.0, out=str(tmp_path / "run")))
+    with pytest.raises(FileNotFoundError, match="MNIST's four idx files"):
+        small_task("mnist", root=str(tmp_path))
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03")
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01")
+    with pytest.raises(ValueError, match="not a whole idx file"):
+        small_task("mnist", root=str(tmp_path))
