@@ -152,9 +152,12 @@ def train_controls(
             "%d seeds are too few for the spread of a control; use %d for a result", config.controls.seeds, SEEDS
         )
     inputs = ControlInputs(readings.sets)
+    other = f"-{readings.split.rows_digest[:8]}" if config.data.root is not None else ""  # of another folder
     parts: dict[tuple[str, str], list[Decodings]] = {}
     for number, training in enumerate(chosen, 1):
-        folder = Path(config.run) / "controls" / f"{training.control}-{training.mask}-seed{training.seed}"
+        own = "-encoder" if config.controls.pretrain and training.encoder else ""
+        name = f"{training.control}-{training.mask}-seed{training.seed}{own}"
+        folder = Path(config.run) / f"controls{other}" / name
         file = folder / f"{config.split}.json"
         if not file.is_file():
             log.info("control %d of %d: %s", number, len(chosen), folder.name)

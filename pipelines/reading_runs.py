@@ -33,6 +33,15 @@ log = logging.getLogger("spikeloom")
 PRETRAIN_FIRST = "pretrained=RUN, the folder of a finished `spikeloom pretrain`"
 
 
+def check(config: TrainConfig) -> None:
+    """Raise ValueError where the configuration asks for what readings do not have."""
+    check_kinds(config)
+    if config.audit:
+        raise ValueError("audit=true counts classes, which readings do not have; leave it out")
+    if config.pruning.kind != "none":
+        raise ValueError(f"pruning={config.pruning.kind} is not defined for models of readings; use pruning=none")
+
+
 def read(config: TrainConfig, wanted: tuple[str, ...] = ("train", "valid", "test")) -> SplitReadings:
     """The readings a configuration names. Raises ValueError for features of another room."""
     features = config.features
@@ -47,7 +56,7 @@ def encode(config: TrainConfig, tokenizer: TextTokenizer, readings: ReadingSet) 
 def pretrain(config: TrainConfig, readings: SplitReadings | None = None) -> dict[str, Any]:
     """Pre-train a CET-MAE into `config.run` and return its result.json. No test row is kept, nothing is fitted to a
     valid one. `readings`: of this very configuration, where they are already in memory."""
-    check_kinds(config)
+    check(config)
     run = Path(config.run)
     if finished := claim_folder(run, config):
         return finished
@@ -84,7 +93,7 @@ def pretrain(config: TrainConfig, readings: SplitReadings | None = None) -> dict
 
 def train_decoder(config: TrainConfig, readings: SplitReadings | None = None) -> dict[str, Any]:
     """Fine-tune an E2T-PTR into `config.run`, decode the test readings freely, and return its result.json."""
-    check_kinds(config)
+    check(config)
     if config.pretrained is None:
         raise ValueError(f"a decoder inherits its encoder; add {PRETRAIN_FIRST}")
     pretrained = Path(config.pretrained)

@@ -65,6 +65,10 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
     """
     check_kinds(config)
     domain: Classifier = domain_of(config.data)
+    if isinstance(domain, OwnWay):
+        raise ValueError(f"{config.data.source} data have no classes; use `spikeloom train` or `spikeloom pretrain`")
+    if config.pretrained is not None:
+        raise ValueError(f"pretrained={config.pretrained} is for decoders of EEG; leave it out for {config.name}")
     run = Path(config.run)
     if finished := claim_folder(run, config):
         return finished

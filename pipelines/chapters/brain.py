@@ -27,8 +27,8 @@ from pipelines.schema import DemoConfig, EvaluateConfig, TrainConfig, TrainerCon
 from pipelines.tasks import OptimizerConfig
 
 log = logging.getLogger("spikeloom")
-STRENGTH = 2.0  # of the planted signal, in parts of the noise
-PRETRAIN_EPOCHS, DECODER_EPOCHS = 40, 30
+STRENGTH = 3.0  # of the planted signal, in parts of the noise
+PRETRAIN_EPOCHS, DECODER_EPOCHS = 30, 20
 SEEDS = 1  # of the noise control: enough to show the way, too few for a result
 
 
