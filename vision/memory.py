@@ -1,4 +1,4 @@
-"""What a training step keeps for its backward pass, kept small: spikes in one byte, normalised sums not at all.
+"""What a compact training step keeps for its backward pass: spikes in one byte, normalised sums not at all.
 
     spikes        0 and 1 as uint8 instead of float32, unpacked when the weight gradient needs them
     pooling       where in its window a maximum was, one byte; neither the spikes nor 64-bit positions

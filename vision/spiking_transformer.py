@@ -11,6 +11,7 @@ and width, the last neurons of an attention look back within their own sample on
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -85,7 +86,7 @@ class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloo
         self.residual, self.tokenizer, self.layout, self.batch_first = residual, tokenizer, layout, batch_first
         self.pretrained_cfg = self.default_cfg = dict(pretrained_cfg or {})
         self.num_features = self.head_hidden_size = widths[-1]
-        self.grad_checkpointing = False
+        self.grad_checkpointing = self.compact = False
         p = neuron(tau)
         total = sum(depths)
         rates = [drop_path_rate * i / max(1, total - 1) for i in range(total)]  # of each block
@@ -169,9 +170,10 @@ class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloo
         of_stages, of_head = state or (None, None)
         states = []  # State of each stage
         checkpointing = self.grad_checkpointing and self.training and torch.is_grad_enabled()
-        for i, stage in enumerate(self.stages):
-            x, of_stage = stage(x, of_stages and of_stages[i], repeats if i == 0 else 1, checkpointing)
-            states.append(of_stage)
+        with nullcontext() if self.compact else plain():
+            for i, stage in enumerate(self.stages):
+                x, of_stage = stage(x, of_stages and of_stages[i], repeats if i == 0 else 1, checkpointing)
+                states.append(of_stage)
         if self.head_lif is not None:
             x, of_head = self.head_lif(x, of_head)
         return x, (tuple(states), of_head)
@@ -212,6 +214,10 @@ class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloo
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Training keeps only the input of each block and computes the rest again in the backward pass."""
         self.grad_checkpointing = enable
+
+    def set_compact(self, enable: bool = True) -> None:
+        """Training keeps spikes as bytes and makes normalised sums again: less memory, some time, equal gradients."""
+        self.compact = enable
 
     def set_input_size(self, img_size: int | tuple[int, int] | None = None, patch_size: int | None = None) -> None:
         """Any height and width work as they are; this only records the size. The patch size cannot be changed."""

@@ -67,12 +67,13 @@ def test_released_weights_give_released_spikes_and_logits(pattern: str) -> None:
 
 @pytest.mark.golden
 @pytest.mark.parametrize("pattern", FILES)
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_training_step_gives_released_loss_gradients_and_statistics(pattern: str, checkpointing: bool) -> None:
+@pytest.mark.parametrize("keeping", ["all", "compact", "checkpoints"])
+def test_a_training_step_gives_released_loss_gradients_and_statistics(pattern: str, keeping: str) -> None:
     for golden in golden_files(pattern):
         converted = build(golden)
         model = converted.model.train()
-        model.set_grad_checkpointing(checkpointing)
+        model.set_compact(keeping == "compact")
+        model.set_grad_checkpointing(keeping == "checkpoints")
         x = images(golden).clone().requires_grad_()
         logits, counts = spikes_of(model, x)
         assert_traces_equal(golden, "trace_train", converted, counts)

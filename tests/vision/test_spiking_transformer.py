@@ -178,10 +178,12 @@ def test_neurons_compute_in_float32_under_autocast(name: str) -> None:
     assert set(dtypes) == {torch.float32}
 
 
-@pytest.mark.parametrize("name", ["spikingformer_cifar", "qkformer_cifar", "ms_qkformer_cifar"])
-def test_checkpointing_changes_nothing(name: str) -> None:
+@pytest.mark.parametrize("name", ["spikingformer_cifar", "cml_imagenet", "qkformer_cifar", "ms_qkformer_cifar"])
+@pytest.mark.parametrize("keeping", ["compact", "checkpoints", "both"])
+def test_keeping_less_changes_no_gradient(name: str, keeping: str) -> None:
     (plain, x), (saving, _) = small(name), small(name)
-    saving.set_grad_checkpointing()
+    saving.set_compact(keeping != "checkpoints")
+    saving.set_grad_checkpointing(keeping != "compact")
     for model in (plain.train(), saving.train()):
         model(x).square().sum().backward()
     for a, b in zip(plain.parameters(), saving.parameters(), strict=True):

@@ -79,13 +79,9 @@ def test_the_first_layer_has_no_dgrad_and_a_frozen_one_no_wgrad() -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    sizes=st.lists(st.integers(0, 2**26), min_size=2, max_size=4), precision=st.sampled_from(["fp32", "amp_fp16"])
-)
+@given(sizes=st.lists(st.integers(0, 2**26), min_size=2, max_size=4), precision=st.sampled_from(["fp32", "amp_fp16"]))
 def test_a_larger_cache_never_moves_more(sizes: list[int], precision) -> None:
-    moved = [
-        gpu_iteration(small_network(), A100, precision=precision, l2_bytes=n).dram_bytes for n in sorted(sizes)
-    ]
+    moved = [gpu_iteration(small_network(), A100, precision=precision, l2_bytes=n).dram_bytes for n in sorted(sizes)]
     assert moved == sorted(moved, reverse=True)
 
 
