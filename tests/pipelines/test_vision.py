@@ -167,7 +167,7 @@ def test_a_resnet_is_trained_the_same_way(tmp_path: Path) -> None:
         export.run(ExportConfig(run=str(folder)))
 
 
-@pytest.mark.parametrize("data", ["nmnist", "dvs128"])
+@pytest.mark.parametrize("data", ["nmnist", pytest.param("dvs128", marks=pytest.mark.slow)])
 def test_recordings_of_events_are_trained_on_and_scored(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
