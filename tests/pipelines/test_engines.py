@@ -69,6 +69,7 @@ def test_mnist_through_the_engines_is_as_good_as_pytorch(tmp_path: Path) -> None
     assert abs(sum(differences) / 3) <= 0.5, differences
 
 
+@pytest.mark.slow
 def test_clips_have_one_length_and_know_who_spoke() -> None:
     task = small_task("fsdd", root=str(data_folder("fsdd")), limit=64)
     assert task.model_name == "spikescr" and task.train.x.shape[1] == task.time_steps
