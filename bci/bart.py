@@ -67,6 +67,12 @@ def random_bart(sizes: BartSizes, vocab_size: int) -> Any:
     return classes.BartForConditionalGeneration(config)
 
 
+def bart_of_config(values: dict[str, Any]) -> Any:
+    """BartForConditionalGeneration of a `transformers` configuration, randomly initialised; in float32."""
+    classes = bart_classes()
+    return classes.BartForConditionalGeneration(classes.BartConfig(**values))
+
+
 def pretrained_bart(name: str, vocab_size: int) -> Any:
     """BartForConditionalGeneration from a folder or a name such as facebook/bart-large, in float32.
 

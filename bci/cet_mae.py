@@ -18,7 +18,7 @@ tokens return to their own times.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from accel.spiking.dropout import Dropout
-from bci.bart import BartSizes, pretrained_bart, random_bart
+from bci.bart import BartSizes, bart_of_config, pretrained_bart, random_bart
 from bci.tokenizer import PAD
 from bci.zuco.records import N_FEATURES
 
@@ -39,7 +39,8 @@ class CETMAEConfig:
 
     width: of the EEG encoder; other than 840, one linear map leads in and one out. bart: folder or name of pretrained
     weights, whose sizes then count; null: a randomly initialised BART of the text_* sizes. freeze_text: null freezes
-    the text encoder only where it is pretrained.
+    the text encoder only where it is pretrained. bart_config: written into the config.json of a trained model whose
+    BART was pretrained, so that the folder is read back without the weights it began with.
     """
 
     width: int = N_FEATURES
@@ -57,6 +58,7 @@ class CETMAEConfig:
     text_ffn: int = 4096
     text_positions: int = 1024
     freeze_text: bool | None = None
+    bart_config: dict[str, Any] | None = None
 
     @classmethod
     def small(cls) -> "CETMAEConfig":
@@ -85,6 +87,15 @@ class CETMAEConfig:
         return CETMAE(vocab_size=vocab_size, **asdict(self))
 
 
+def build_bart(config: CETMAEConfig, vocab_size: int) -> Any:
+    """The BART of a configuration: pretrained, as it once was, or random."""
+    if config.bart:
+        return pretrained_bart(config.bart, vocab_size)
+    if config.bart_config:
+        return bart_of_config(config.bart_config)
+    return random_bart(config.bart_sizes, vocab_size)
+
+
 # --- layers shared by every Transformer here ------------------------------------------------------------------------
 
 
@@ -101,6 +112,13 @@ class Position(nn.Module):
         angle = torch.arange(steps, device=x.device, dtype=x.dtype)[:, None] * frequency
         pe = torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)
         return self.dropout(x + pe[:, None])
+
+
+class BatchPosition(Position):
+    """The released mistake, kept to show what finds it: the position indexes the sample, [L, B, C] by B."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(0, 1)).transpose(0, 1)
 
 
 class SelfAttention(nn.Module):
@@ -296,7 +314,7 @@ class CETMAE(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=["e
         super().__init__()
         config = CETMAEConfig(**sizes)  # type: ignore[arg-type]
         self.config, self.vocab_size = config, vocab_size
-        bart = pretrained_bart(config.bart, vocab_size) if config.bart else random_bart(config.bart_sizes, vocab_size)
+        bart = build_bart(config, vocab_size)
         width = bart.config.d_model
         self.front = EEGFront(config, width, STREAMS)
         self.eeg_decoder = EEGDecoder(config, width)
@@ -305,6 +323,9 @@ class CETMAE(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=["e
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.text_encoder = bart.get_encoder()  # last: no initialisation of ours reaches it
         self.text_frozen = bool(config.bart) if config.freeze_text is None else config.freeze_text
+        if config.bart:
+            portable = {"bart": None, "bart_config": bart.config.to_diff_dict(), "freeze_text": self.text_frozen}
+            self._hub_mixin_config = {"vocab_size": vocab_size, **sizes, **portable}
         self.text_encoder.requires_grad_(not self.text_frozen)
 
     @property

@@ -15,8 +15,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from bci.bart import pretrained_bart, random_bart
-from bci.cet_mae import STREAMS, CETMAEConfig, EEGFront
+from bci.cet_mae import STREAMS, CETMAEConfig, EEGFront, build_bart
 from bci.tokenizer import EOS, PAD
 
 log = logging.getLogger("spikeloom")
@@ -44,7 +43,10 @@ class E2TPTR(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=["e
         super().__init__()
         config = CETMAEConfig(**sizes)  # type: ignore[arg-type]
         self.config, self.vocab_size = config, vocab_size
-        bart = pretrained_bart(config.bart, vocab_size) if config.bart else random_bart(config.bart_sizes, vocab_size)
+        bart = build_bart(config, vocab_size)
+        if config.bart:
+            portable = {"bart": None, "bart_config": bart.config.to_diff_dict()}
+            self._hub_mixin_config = {"vocab_size": vocab_size, **sizes, **portable}
         self.front = EEGFront(config, bart.config.d_model, (STREAM,))
         self.bart = bart
 

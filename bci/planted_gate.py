@@ -3,11 +3,13 @@
 Six readers read sentences of the grammar; the EEG of a fixated word holds a signal of `strength` times its noise, and
 strength 0 holds none. The sentences of the splits are disjoint. Judged on unmasked EEG and text of unseen sentences:
 the contrastive loss of batches of distinct sentences, top-k in them, and the rank among sentences of the same length,
-the one measure that sentence length alone cannot lift.
+the one measure that sentence length alone cannot lift. `LIMITS` say what a correct model reaches; those of `VARIANTS`
+are broken on purpose, and must not.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +17,16 @@ import torch.nn.functional as F
 from scipy.special import expit
 from torch import Tensor
 
-from bci.cet_mae import CETMAE, CETMAEConfig
+from bci.cet_mae import CETMAE, BatchPosition, CETMAEConfig
+from bci.evaluation.controls import permuted_within
 from bci.evaluation.retrieval import retrieval_permutation, same_length_rank
 from bci.evaluation.significance import Sentences
+from bci.matching import contrast
 from bci.tokenizer import PAD, TextTokenizer, train_tokenizer
 from bci.training import (
     OptimisationConfig,
     PretrainingBatch,
     PretrainingConfig,
-    info_nce,
     mask_eeg,
     mask_text,
 )  # fmt: skip
@@ -55,13 +58,14 @@ class PlantedGateConfig:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Readings:
-    """Rows of one split. eeg [L, R, 840], mask [L, R]; texts: of its n sentences; of_row: int64 [R], sentence of a row;
-    ids [S, n]."""
+    """Rows of one split. eeg [L, R, 840], mask [L, R]; texts: of its n sentences; of_row, subject: int64 [R], sentence
+    and reader of a row; ids [S, n]."""
 
     eeg: Tensor
     mask: Tensor
     ids: Tensor
     of_row: Tensor
+    subject: Tensor
     texts: tuple[str, ...]
 
     def batch(self, rows: Tensor) -> PretrainingBatch:
@@ -87,6 +91,57 @@ class GateScores:
     text_gain: float
 
 
+VARIANTS = {
+    "correct": "nothing is broken",
+    "shuffled_pairs": "EEG is trained with the text of another reading of the same person",
+    "frozen_text": "the text encoder stays random",
+    "position_of_batch": "the position indexes the sample instead of time",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Worst values of a correct model on valid and test; mse_ratio and text_gain count on test alone; None: any."""
+
+    loss: float | None = None
+    top1: float | None = None
+    top5: float | None = None
+    rank: tuple[float, float] = (0.0, 1.0)
+    p_at_most: float | None = None
+    p_above: float | None = None
+    mse_ratio: float | None = None
+    text_gain: float = -0.2
+
+    def missed(self, scores: Mapping[str, GateScores]) -> list[str]:
+        """What `scores` of valid and test fail, in words; nothing: the gate is passed."""
+        failed = []
+        for split, s in scores.items():
+            low, high = self.rank
+            checks = {
+                f"loss {s.loss:.3f} > {self.loss}": self.loss is not None and s.loss > self.loss,
+                f"top-1 {s.top1:.3f} < {self.top1}": self.top1 is not None and s.top1 < self.top1,
+                f"top-5 {s.top5:.3f} < {self.top5}": self.top5 is not None and s.top5 < self.top5,
+                f"rank {s.same_length_rank:.3f} not in [{low}, {high}]": not low <= s.same_length_rank <= high,
+                f"p {s.p:.3f} > {self.p_at_most}": self.p_at_most is not None and s.p > self.p_at_most,
+                f"p {s.p:.3f} <= {self.p_above}": self.p_above is not None and s.p <= self.p_above,
+            }
+            if split == "test":
+                ratio = self.mse_ratio
+                checks |= {
+                    f"MSE ratio {s.mse_ratio:.3f} > {ratio}": ratio is not None and s.mse_ratio > ratio,
+                    f"text gain {s.text_gain:.3f} > {self.text_gain}": s.text_gain > self.text_gain,
+                }
+            failed += [f"{split}: {said}" for said, wrong in checks.items() if wrong]
+        return failed
+
+
+LIMITS = {  # by strength; ln 32 = 3.466
+    1.0: Limits(loss=1.766, top1=0.48, top5=0.82, rank=(0.0, 0.10), p_at_most=0.01),
+    0.5: Limits(loss=3.066, top1=0.14, top5=0.44, rank=(0.0, 0.32), p_at_most=0.01, mse_ratio=0.935),
+    0.0: Limits(rank=(0.40, 0.60), p_above=0.01, mse_ratio=0.935),
+}
+
+
 class PlantedGate:
     """Data of one seed. `train` gives a model, `score` its measures on `valid` or `test`."""
 
@@ -107,17 +162,41 @@ class PlantedGate:
             for name, texts in split_texts.items()
         }
 
-    def train(self, pair: Callable[[PretrainingBatch], PretrainingBatch] = lambda batch: batch) -> CETMAE:
-        """A model after all steps, nothing selected. `pair` may rearrange batches, to see what that breaks."""
+    def train(self, variant: str = "correct") -> CETMAE:
+        """A model after all steps, nothing selected; `variant`: one of VARIANTS."""
+        if variant not in VARIANTS:
+            raise ValueError(f"variant {variant!r} is unknown; use one of {', '.join(VARIANTS)}")
         config, readings = self.config, self.readings["train"]
+        sizes = replace(config.model, freeze_text=True) if variant == "frozen_text" else config.model
+        if variant == "shuffled_pairs":
+            partner = permuted_within(readings.subject.tolist(), config.seed)
+            readings = replace(readings, of_row=readings.of_row[torch.from_numpy(partner)])
         torch.manual_seed(config.seed)
         generator = torch.Generator().manual_seed(config.seed)
-        model = config.model.build(self.tokenizer.vocab_size).train()
+        model = sizes.build(self.tokenizer.vocab_size).train()
+        if variant == "position_of_batch":
+            for part in (model.front.e_branch, model.eeg_decoder):
+                part.position = BatchPosition(sizes.dropout)
         losses, optimisation = config.pretraining.build(), config.optimisation.build(model, config.steps)
         for _ in range(config.steps):
             rows = torch.randperm(len(readings.of_row), generator=generator)[: config.batch_size]
-            optimisation.step(losses(model, pair(readings.batch(rows)), generator).total)
+            optimisation.step(losses(model, readings.batch(rows), generator).total)
         return model.eval()
+
+    def run(self, variant: str = "correct") -> dict[str, Any]:
+        """Train and score; `missed` lists what falls short of the limits of this strength. Raises ValueError where it
+        has none."""
+        config = self.config
+        if config.strength not in LIMITS:
+            raise ValueError(f"strength {config.strength} has no limits; use one of {', '.join(map(str, LIMITS))}")
+        model = self.train(variant)
+        scores = {split: self.score(model, split) for split in ("valid", "test")}
+        return {
+            "strength": config.strength, "seed": config.seed, "variant": variant,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            **{split: asdict(found) for split, found in scores.items()},
+            "missed": LIMITS[config.strength].missed(scores),
+        }  # fmt: skip
 
     @torch.no_grad()
     def score(self, model: CETMAE, split: str) -> GateScores:
@@ -128,8 +207,7 @@ class PlantedGate:
         eeg = torch.cat([model.eeg_vector(part.eeg, part.mask) for part in parts])
         text = model.text_vector(readings.ids)
         generator = torch.Generator().manual_seed(self.config.seed)
-        drawn = [self._contrast(model, eeg, text, readings.of_row, generator) for _ in range(30)]
-        loss, top1, top5 = np.mean(drawn, axis=0)
+        loss, top1, top5 = contrast(model, eeg, text, readings.of_row, generator)
         own, texts = readings.of_row.numpy(), readings.texts
         keys = [normalise(t) for t in texts]
         by_key = np.argsort(keys)
@@ -142,23 +220,11 @@ class PlantedGate:
         scores = (eeg @ text.T).numpy()[:, by_key]
         mse_ratio, text_gain = self._restored(model, parts, generator)
         return GateScores(
-            loss=float(loss), top1=float(top1), top5=float(top5),
+            loss=loss, top1=top1, top5=top5,
             same_length_rank=same_length_rank(scores, place[own], sentences.n_words),
             p=retrieval_permutation(scores, sentences, seed=self.config.seed).p,
             mse_ratio=mse_ratio, text_gain=text_gain,
         )  # fmt: skip
-
-    def _contrast(
-        self, model: CETMAE, eeg: Tensor, text: Tensor, of_row: Tensor, generator: torch.Generator
-    ) -> tuple[float, float, float]:
-        """Loss, top-1 and top-5 (EEG asks for its text) of one draw of 32 distinct sentences."""
-        shuffled = torch.randperm(len(of_row), generator=generator)
-        chosen = torch.randperm(len(text), generator=generator)[:32]
-        rows = torch.stack([shuffled[of_row[shuffled] == sentence][0] for sentence in chosen])
-        loss = info_nce(eeg[rows], text[chosen], model.scale, chosen)
-        similarity = eeg[rows] @ text[chosen].T
-        rank = (similarity > similarity.diagonal()[:, None]).sum(1)
-        return float(loss), float((rank < 1).float().mean()), float((rank < 5).float().mean())
 
     def _restored(
         self, model: CETMAE, parts: list[PretrainingBatch], generator: torch.Generator
@@ -188,7 +254,7 @@ def _read(
     rng: np.random.Generator,
 ) -> Readings:
     """Every sentence by every reader, but for the readings in which no word was fixated."""
-    rows, of_row = [], []  # float32 [L, 840] and sentence number of each reading
+    rows, of_row, readers = [], [], []  # float32 [L, 840], sentence number and reader of each reading
     for subject, intercept in enumerate(intercepts):
         gain = signal.gain(subject)
         for number, text in enumerate(texts):
@@ -201,9 +267,13 @@ def _read(
                 sentence = tokens.mean(0) + SENTENCE_NOISE * noise[-1]
                 rows.append(standardise(amplitudes(np.vstack((tokens, sentence)))).astype(np.float32))
                 of_row.append(number)
+                readers.append(subject)
     lengths = torch.tensor([len(row) for row in rows])
     eeg = torch.zeros(int(lengths.max()), len(rows), N_FEATURES)
     for r, row in enumerate(rows):
         eeg[: len(row), r] = torch.from_numpy(row)
     mask = torch.arange(len(eeg))[:, None] < lengths
-    return Readings(eeg=eeg, mask=mask, ids=tokenizer.encode(texts).ids, of_row=torch.tensor(of_row), texts=texts)
+    return Readings(
+        eeg=eeg, mask=mask, ids=tokenizer.encode(texts).ids, of_row=torch.tensor(of_row),
+        subject=torch.tensor(readers), texts=texts,
+    )  # fmt: skip

@@ -1,5 +1,7 @@
 """`spikeloom bench WHAT`: the measurements of `pipelines.benchmarks`, one after the name of its file."""
 
+from pathlib import Path
+
 from pipelines.benchmarks.measure import prepare
 from pipelines.schema import BenchConfig
 
@@ -34,5 +36,22 @@ def run(config: BenchConfig) -> None:
         from pipelines.benchmarks.zuco import print_zuco
 
         print_zuco(config.rows)
+    elif config.what == "gate":
+        from pipelines.benchmarks.gate import print_gate
+
+        print_gate(config.gate, config.out)
+    elif config.what == "calibration":
+        from pipelines.benchmarks.calibration import print_calibration
+
+        print_calibration(config.calibration, config.out)
+    elif config.what == "pruning":
+        from pipelines.benchmarks.pruning import bench_pruning
+
+        bench_pruning(Path(config.root), Path(config.out or "runs/pruning"), config.seeds, config.epochs)
+    elif config.what == "vision":
+        from pipelines.benchmarks.vision import print_vision
+
+        print_vision(config.repeats)
     else:
-        raise ValueError(f"bench {config.what} is unknown; use ops, step, loader, cochlea, pretrain, zuco or env")
+        known = "ops, step, loader, cochlea, pretrain, vision, gate, calibration, zuco, pruning or env"
+        raise ValueError(f"bench {config.what} is unknown; use {known}")

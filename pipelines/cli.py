@@ -7,13 +7,15 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module, resources
 from typing import Any
 
 VERBS = {
     "demo": "small experiments from data to what they cost (spoken digits if there, else synthetic data), on one page",
     "train": "train a model; writes a run folder with model, metrics and report",
+    "pretrain": "pre-train CET-MAE on EEG and text of readings; writes a run folder that a decoder inherits from",
     "distill": "train from fine to coarse time steps, each stage taught by the one before; writes the table of stages",
     "evaluate": "score a trained model on a split or on another folder; writes JSON",
     "score": "measure a file of decoded sentences, and test whether they show any use of the EEG; writes JSON",
@@ -22,14 +24,14 @@ VERBS = {
     "audit": "watch what a trained model's layers see: spikes or more, firing rates, operations and energy; a report",
     "convert": "turn released Spikingformer or QKFormer weights into a run that the other verbs take",
     "export": "turn a trained model into program.pt2 and workload.json with measured densities",
-    "simulate": "cost one training step of a workload on a neuromorphic chip; writes a report",
+    "simulate": "cost one training step of a workload on a neuromorphic chip; conformance: against published figures",
     "data": "check a data set, describe it on a page, turn wavs into spikes (cochlea), count sentence leaks (leakage); "
     "of EEG also synthesize, split, cache, features, bids",
     "engines": "train a small network in PyTorch and through the chip's engines (FP16), priced epoch by epoch; report",
     "federate": "let workers with data of their own train one model (FedAvg): accuracy, bytes, time, energy a round",
-    "bench": "time operators (ops), a training step (step), the loader, the cochlea; say what it runs on (env)",
+    "bench": "time ops, step, loader, cochlea, pretrain, pruning; check gate and calibration; say what it runs on (env)",
 }
-POSITIONAL = {"bench": "what", "data": "what"}  # `spikeloom bench env` reads better than what=env
+POSITIONAL = {"bench": "what", "data": "what", "simulate": "what"}  # `spikeloom bench env` reads better than what=env
 EXAMPLES = """\
   spikeloom demo
   SPIKELOOM_DATA=data spikeloom train -m experiment=spikescr_fsdd seed=0,1,2
@@ -61,6 +63,8 @@ def main(argv: list[str] | None = None) -> None:
             fail(f"unknown option {argument}; use -m for a sweep, or key=value (`spikeloom {verb} --help`)")
     if verb == "data":  # no dataclass can have a field called `in`
         rest = [re.sub("^in=", "root=", argument) for argument in rest]
+    if verb == "simulate":  # a chip has keys of its own; its name is the one that is given most
+        rest = [re.sub("^chip=", "chip.name=", argument) for argument in rest]
     if verb in POSITIONAL and rest and re.fullmatch(r"\w+", rest[0]):
         rest[0] = f"{POSITIONAL[verb]}={rest[0]}"
     for argument in rest:
@@ -88,21 +92,36 @@ def dispatch(verb: str, overrides: list[str]) -> None:
             config = OmegaConf.to_object(values)
         except OmegaConfBaseException as error:
             fail(explain(error, verb, overrides))
+        except ValueError as error:  # a dataclass that refuses its values
+            fail(" ".join(str(error).split()))
         run: Callable[[Any], None] = import_module(f"pipelines.{verb}").run
         try:
             run(config)
-        except (ValueError, OSError) as error:  # inside the job: Hydra would print a line of its own first
+        except (ValueError, OSError, ImportError) as error:  # inside the job: Hydra would print a line of its own first
             if os.environ.get("SPIKELOOM_TRACEBACK"):
                 raise
             fail(" ".join(str(error).split()))
 
     sys.argv = ["spikeloom", *overrides]
     try:
-        hydra.main(version_base="1.3", config_path="pkg://conf", config_name=verb)(job)()
+        with collected(verb, overrides):
+            hydra.main(version_base="1.3", config_path="pkg://conf", config_name=verb)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error, verb, overrides))
     except KeyboardInterrupt:
         fail("interrupted; a training run goes on with resume=true")
+
+
+@contextmanager
+def collected(verb: str, overrides: Sequence[str]) -> Iterator[None]:
+    """A sweep of `simulate` ends in one table over its jobs, whatever process they ran in."""
+    if verb != "simulate" or not {"-m", "--multirun"}.intersection(overrides):
+        yield
+        return
+    from pipelines import sweeps
+
+    with sweeps.collecting():
+        yield
 
 
 def explain(error: Exception, verb: str, overrides: list[str]) -> str:
@@ -205,7 +224,20 @@ def verb_manual(verb: str) -> str:
     yaml = OmegaConf.to_yaml(plain).replace("???", "(needed)")
     lines = "\n".join(f"  {line}" for line in yaml.rstrip().splitlines())
     how = "keys and defaults; change one with key=value, nested ones with a.b=value"
-    return f"spikeloom {verb}: {VERBS[verb]}\n\n{how}\n{lines}\n"
+    return f"spikeloom {verb}: {VERBS[verb]}\n\n{how}\n{lines}\n{_chips() if verb == 'simulate' else ''}"
+
+
+def _chips() -> str:
+    """The preset chips with one line each."""
+    from pipelines.chips import presets
+
+    listed = "\n".join(f"  {name:10s} {summary}" for name, summary in presets().items())
+    return f"""
+chips (chip=NAME, or chip=FILE.yaml; chip.KEY=value changes a number, and -m sweeps over several)
+{listed}
+
+`spikeloom simulate conformance` compares the model with published figures.
+"""
 
 
 def _suggest(word: str, known: Any) -> str:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipelines.data import watch
+from pipelines.process import watch
 from pipelines.schema import DataConfig
 from speech.cochlea.convert import convert, read_recordings
 

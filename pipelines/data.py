@@ -7,18 +7,19 @@ Of EEG: check and describe in pipelines/zuco.py and recordings.py, the other ver
 import hashlib
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from accel.report import Section, render
 from pipelines.cli import groups
-from pipelines.process import on_terminal, set_up
+from pipelines.domains import room_of
+from pipelines.process import set_up, watch
 from pipelines.schema import DataConfig
 from speech import commands, data_figures, digits, heidelberg
 from speech.audio import AudioError, read_wav
@@ -29,7 +30,6 @@ from speech.spike_trains import SpikeTrains
 from speech.utterances import SpeechSplits, Utterances
 
 log = logging.getLogger("spikeloom")
-T = TypeVar("T")
 EEG = {"zuco": "pipelines.zuco", "eeg": "pipelines.recordings"}  # dataset -> module with check and describe
 WAV_HZ = {"fsdd": digits.SAMPLE_RATE_HZ, "gsc": commands.SAMPLE_RATE_HZ}  # source -> rate of its wavs
 CHECKSUMS = {**heidelberg.CHECKSUMS, **commands.CHECKSUMS}
@@ -86,6 +86,11 @@ def check(config: DataConfig) -> None:
         import_module(EEG[config.dataset]).check(config)
         return
     source = source_of(config)
+    if room_of(source) == "vision":
+        from pipelines import vision_data
+
+        vision_data.check(config.dataset, source)
+        return
     root = Path(source.root) if hasattr(source, "root") else None
     print(f"{config.dataset} in {root}" if root else f"{config.dataset}, made in memory")
     problems = [*file_problems(root), *wav_problems(root, source.source)] if root else []
@@ -173,7 +178,13 @@ def describe(config: DataConfig) -> None:
     if config.dataset in EEG:
         import_module(EEG[config.dataset]).describe(config)
         return
-    splits = source_of(config).build()
+    source = source_of(config)
+    if room_of(source) == "vision":
+        from pipelines import vision_data
+
+        vision_data.describe(config.dataset, source, Path(config.out))
+        return
+    splits = source.build()
     train: Clips[Any] = splits.train
     speakers = set().union(*(clips.speaker_names() for clips in splits))
     unheard = set(splits.test.speaker_names()) - set(train.speaker_names())
@@ -252,10 +263,3 @@ def frames_of(
     """`[T, N]` of each chosen clip."""
     built: Any = front_end.build()
     return {name: np.asarray(built.frames(built.recordings(clips)[index])) for name, (clips, index) in chosen.items()}
-
-
-def watch(items: Iterable[T], what: str) -> Iterable[T]:
-    """`items`, with a progress bar on a terminal."""
-    from rich.progress import track
-
-    return track(list(items), what, transient=True, disable=not on_terminal())

@@ -11,7 +11,7 @@ from pipelines.process import set_up
 from pipelines.schema import DemoConfig
 
 log = logging.getLogger("spikeloom")
-CHAPTERS = ("speech",)  # files of pipelines.chapters, in the order they are told
+CHAPTERS = ("speech", "pruning", "brain", "vision")  # files of pipelines.chapters, in the order they are told
 
 
 def run(config: DemoConfig) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from accel.files import write_json
+from accel.learning.stochastic_network import StochasticConfig
 from pipelines.domains import Classifier, OwnWay, domain_of
 from pipelines.process import set_up
 from pipelines.runs import TrainedModel, load_config, load_model
@@ -21,6 +22,11 @@ SPLITS = ("train", "valid", "test", "all")
 def run(config: EvaluateConfig) -> None:
     set_up()
     folder = Path(config.run)
+    if isinstance(load_config(folder).model, StochasticConfig):
+        from pipelines import stochastic
+
+        stochastic.evaluate(config, load_config(folder))
+        return
     trained, trained_with = load_model(folder / "model"), load_config(folder)
     domain = domain_of(trained_with.data)
     if isinstance(domain, OwnWay):
@@ -41,12 +47,8 @@ def choose(domain: Classifier, trained_with: TrainConfig, config: EvaluateConfig
     """The samples to score."""
     if config.split not in SPLITS:
         raise ValueError(f"split={config.split} is unknown; use one of {', '.join(SPLITS)}")
-    if config.data.root is not None:
-        if not hasattr(trained_with.data, "root"):
-            source = trained_with.data.source
-            raise ValueError(f"this run was trained on {source} data, which has no folder; leave data.root out")
-        if config.split != "all":
-            raise ValueError(f"split={config.split} of another folder is not defined; add split=all to score all of it")
+    if config.data.root is not None and config.split != "all":
+        raise ValueError(f"split={config.split} of another folder is not defined; add split=all to score all of it")
     return domain.choose(trained_with, config.split, config.data.root)
 
 

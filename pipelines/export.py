@@ -9,7 +9,7 @@ from typing import Any
 
 from accel.export import Exported, UnsupportedOpError, export
 from accel.files import whole, write_json
-from pipelines.domains import domain_of
+from pipelines.domains import OwnWay, domain_of
 from pipelines.process import set_up
 from pipelines.runs import load_config, load_model
 from pipelines.schema import ExportConfig
@@ -21,9 +21,14 @@ def run(config: ExportConfig) -> None:
     set_up()
     folder = Path(config.run)
     trained, trained_with = load_model(folder / "model"), load_config(folder)
-    batches, what = domain_of(trained_with.data).example_batches(
-        trained, trained_with, config.batches, config.batch_size
-    )
+    domain = domain_of(trained_with.data)
+    if isinstance(domain, OwnWay):
+        for part in domain.export_parts(trained, trained_with, config.batches, config.batch_size):
+            source = {"densities": part.measured}
+            exported = export(part.module, part.batches, name=part.name, strict=config.strict, source=source)
+            write(exported, folder / "export" / part.folder)
+        return
+    batches, what = domain.example_batches(trained, trained_with, config.batches, config.batch_size)
     exported = export(
         trained.model, batches, name=trained_with.name, strict=config.strict,
         source={"densities": what},

@@ -6,15 +6,25 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def set_up(threads: int = 0) -> None:
-    """Use `threads` threads (0: all cores), keep freed memory, and let only our own messages through."""
+    """Use `threads` threads (0: $OMP_NUM_THREADS, or else all cores), keep freed memory, and let only our own messages
+    through.
+
+    Two processes of two threads each on two cores take many times as long as of one: whoever runs several sets the
+    variable.
+    """
     import torch
 
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    wished = os.environ.get("OMP_NUM_THREADS", "")
+    torch.set_num_threads(threads or (int(wished) if wished.isdecimal() else 0) or len(os.sched_getaffinity(0)))
     # glibc hands large freed tensors back to the kernel and faults every page in again at the next step: measured, that
     # costs more than the arithmetic of a LIF.
     with contextlib.suppress(OSError, AttributeError):  # another C library has no mallopt, and needs none
@@ -34,3 +44,10 @@ def set_up(threads: int = 0) -> None:
 def on_terminal() -> bool:
     """True when a person watches: progress bars then, plain lines otherwise."""
     return sys.stdout.isatty()
+
+
+def watch(items: Iterable[T], what: str) -> Iterable[T]:
+    """`items`, with a progress bar on a terminal."""
+    from rich.progress import track
+
+    return track(list(items), what, transient=True, disable=not on_terminal())

@@ -22,7 +22,7 @@ from bci.raw.sentences import SHORTEST
 from bci.report import write_report
 from bci.zuco.records import BANDS, FEATURES, N_CHANNELS, SAMPLING_HZ
 from bci.zuco.summary import spectrum
-from pipelines.data import watch
+from pipelines.process import watch
 from pipelines.schema import DataConfig
 
 log = logging.getLogger("spikeloom")

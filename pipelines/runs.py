@@ -8,6 +8,7 @@ report.html      the whole story on one page
 
 import contextlib
 import io
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,10 @@ class TrainedModel:
     class_names: tuple[str, ...]
 
 
-def save_model(folder: Path, trained: TrainedModel, card: str) -> None:
-    """Write the model folder, whole or not at all. `card` is the README.md people read first."""
+def save_model(
+    folder: Path, trained: TrainedModel, card: str, also: Callable[[Path], None] = lambda folder: None
+) -> None:
+    """Write the model folder, whole or not at all. `card` is the README.md people read first; `also` may add files."""
     with whole(folder) as partial:
         partial.mkdir(parents=True)
         (partial / "README.md").write_text(card, encoding="utf-8")
@@ -42,6 +45,7 @@ def save_model(folder: Path, trained: TrainedModel, card: str) -> None:
             partial / "preprocessor_config.json",
             {"class_names": list(trained.class_names), "features": asdict(trained.features)},
         )
+        also(partial)
 
 
 def load_model(folder: Path) -> TrainedModel:
@@ -57,10 +61,10 @@ def load_model(folder: Path) -> TrainedModel:
             model = domain_of(features).load_weights(folder)
         return TrainedModel(
             model=model.eval(),
-            features=features(**preprocessor["features"]),
+            features=OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(features), preprocessor["features"])),
             class_names=tuple(preprocessor["class_names"]),
         )
-    except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
+    except (SafetensorError, RuntimeError, TypeError, KeyError, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{weights} does not hold the model its config.json describes ({reason}); {RETRAIN}"

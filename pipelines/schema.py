@@ -10,9 +10,16 @@ from accel.learning.at_init import AtInitConfig
 from accel.learning.lats import LATSConfig, LinearThresholdConfig
 from accel.learning.magnitude import MagnitudeConfig
 from accel.learning.pruning import NoPruningConfig
-from bci.evaluation.protocol import CONSTANT_SENTENCE
+from accel.learning.stochastic_network import StochasticConfig
+from accel.trainer.search import MappingConfig
+from accel.trainer.variant import ChipConfig
+from bci.evaluation.controls import ControlsConfig
+from bci.evaluation.protocol import CONSTANT_SENTENCE, ProtocolConfig
+from bci.recipes import AsRecordedConfig, CETMAERecipe, E2TPTRRecipe, ReadingConfig
 from bci.streaming import ReplayConfig
+from bci.zuco.source import ZuCoConfig
 from bci.zuco.splits import SplitConfig
+from bci.zuco.synthetic import SyntheticZuCoConfig
 from pipelines.domains import room_of
 from pipelines.tasks import OptimizerConfig
 from speech.augmentation import AugmentationConfig
@@ -28,16 +35,33 @@ from speech.spike_augmentation import SpikeAugmentationConfig
 from speech.spikescr import SpikeSCRConfig
 from speech.streaming import SpotterConfig
 from speech.synthetic import SyntheticConfig
+from vision.augmentation import EventAugmentationConfig, ImageAugmentationConfig
+from vision.event_sets import Cifar10DvsConfig, EventFilesConfig, GestureConfig, NMnistConfig
+from vision.frames import EventFramesConfig, PixelsConfig
+from vision.models import ResNetConfig, SpikingTransformerConfig
+from vision.sources import CifarConfig, ImageFoldersConfig, MnistConfig, ScannedDigitsConfig
 
 # `data.source` of a configuration -> its shape.
-SOURCES = {
+SOURCES: dict[str, Any] = {
     "fsdd": DigitsConfig, "gsc": CommandsConfig, "shd": SHDConfig, "spikes": SpikeFileConfig, "ssc": SSCConfig,
-    "synthetic": SyntheticConfig,
+    "synthetic": SyntheticConfig, "synthetic_zuco": SyntheticZuCoConfig, "zuco": ZuCoConfig,
+    "cifar": CifarConfig, "cifar10dvs": Cifar10DvsConfig, "digits": ScannedDigitsConfig, "dvs128": GestureConfig,
+    "events": EventFilesConfig, "images": ImageFoldersConfig, "mnist": MnistConfig, "nmnist": NMnistConfig,
 }  # fmt: skip
 # `kind` of features, augmentation and model -> its shape.
-FEATURES = {"log_mel": LogMelConfig, "event_bins": EventBinsConfig}
-AUGMENTATIONS = {"spectrogram": AugmentationConfig, "spikes": SpikeAugmentationConfig}
-MODELS = {"spikescr": SpikeSCRConfig}
+FEATURES: dict[str, Any] = {
+    "log_mel": LogMelConfig, "event_bins": EventBinsConfig, "pixels": PixelsConfig, "event_frames": EventFramesConfig,
+    "reading": ReadingConfig,
+}  # fmt: skip
+AUGMENTATIONS: dict[str, Any] = {
+    "spectrogram": AugmentationConfig, "spikes": SpikeAugmentationConfig, "images": ImageAugmentationConfig,
+    "events": EventAugmentationConfig, "as_recorded": AsRecordedConfig,
+}  # fmt: skip
+MODELS: dict[str, Any] = {
+    "spikescr": SpikeSCRConfig, "spiking_transformer": SpikingTransformerConfig, "resnet": ResNetConfig,
+    "stochastic": StochasticConfig,
+    "cet_mae": CETMAERecipe, "e2t_ptr": E2TPTRRecipe,
+}  # fmt: skip
 
 # `pruning.kind` -> its shape; for models of every room.
 PRUNINGS = {
@@ -48,10 +72,13 @@ PRUNINGS = {
 
 @dataclass
 class TrainerConfig:
-    """How long and on what: epochs, clips a batch, threads (0: all cores), and the accelerator Lightning should use.
+    """How long and on what: epochs, clips a batch, threads (0: all cores, or $OMP_NUM_THREADS), and the accelerator
+    Lightning should use.
 
     num_workers: processes that make the batches (0: this one). cache_mb: memory for the features of clips; what does
-    not fit is computed again every epoch.
+    not fit is computed again every epoch. accumulate: batches whose gradients are added up for one step. ema_decay: the
+    weights that are validated and kept are a moving average of those trained (0: they are those). precision: `amp` is
+    float16 products on a GPU and float32 elsewhere; else a name of Lightning's.
     """
 
     epochs: int = 30
@@ -60,6 +87,9 @@ class TrainerConfig:
     accelerator: str = "cpu"
     num_workers: int = 0
     cache_mb: float = CACHE_MB
+    accumulate: int = 1
+    ema_decay: float = 0.0
+    precision: str = "32-true"
 
 
 @dataclass
@@ -71,6 +101,7 @@ class TrainConfig:
     overwrite: bool = False  # delete the folder first
     leave_one_speaker_out: bool = False  # one training a speaker, each tested on the speaker it never heard
     audit: bool = False  # keep the weights of every epoch, and say afterwards what choosing on test would have claimed
+    pretrained: str | None = None  # run of `spikeloom pretrain` that a decoder of EEG inherits from
     data: Any = MISSING  # one of SOURCES
     features: Any = field(default_factory=LogMelConfig)  # one of FEATURES
     augmentation: Any = field(default_factory=AugmentationConfig)  # one of AUGMENTATIONS
@@ -99,7 +130,7 @@ def check_kinds(config: TrainConfig) -> None:
                 f"{group}.{key}={given} does not fit the other keys of {group}, which are those of {true}; "
                 f"choose another {group}=NAME instead"
             )
-        if group != "pruning" and (room := room_of(node)) != room_of(config.data):
+        if (room := room_of(node)) not in (room_of(config.data), "accel"):
             raise ValueError(
                 f"{group} {true} is for {room}, and {config.data.source} data are {room_of(config.data)}; "
                 f"choose another {group}=NAME, or an experiment=NAME that chooses all of them"
@@ -130,6 +161,8 @@ class EvaluateConfig:
     split: str = "test"  # train, valid, test or all
     data: OtherFolder = field(default_factory=OtherFolder)  # root: a folder to score instead of the run's own data
     out: str | None = None  # JSON file; default RUN/evaluation.json
+    controls: ControlsConfig = field(default_factory=ControlsConfig)  # of a decoder of EEG: what is trained beside it
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)  # of a decoder of EEG: its tests
 
 
 @dataclass
@@ -189,9 +222,14 @@ class ExportConfig:
 
 @dataclass
 class SimulateConfig:
-    workload: str = MISSING
-    chip: str = "neuromc"  # name of a preset, or path of a YAML file
+    what: str = "step"  # step: cost a training step; conformance: compare the model with published figures
+    workload: str | None = None  # workload.json of an export; needed for a step
+    chip: ChipConfig = field(default_factory=ChipConfig)  # chip=NAME or chip=FILE.yaml; chip.KEY changes a number
+    mapping: MappingConfig = field(default_factory=MappingConfig)
     out: str | None = None  # folder; default: sim/ beside the workload's folder
+    uncertainty: bool = True  # interval and tornado of the energy, and the share of each constant
+    what_if: bool = True  # the same step on every preset
+    oracle: str | None = None  # conformance: folder of layer energies in CSV; default: oracle/ of the data folder
     gpu: str | None = "a100_40gb"  # what to stand beside: a preset or a YAML file; null: nothing
     counters: str | None = None  # CSV of Nsight Compute with the DRAM counters of this workload on that GPU
 
@@ -248,20 +286,45 @@ class FederateConfig:
 @dataclass
 class DemoConfig:
     run: str = "runs/demo"
-    chapters: list[str] = field(default_factory=lambda: ["speech"])
+    chapters: list[str] = field(default_factory=lambda: ["speech", "pruning", "brain", "vision"])
     epochs: int = 16  # of the speech chapter
     seed: int = 0
     chip: str = "neuromc"
 
 
 @dataclass
+class GateBenchConfig:
+    """Trainings of CET-MAE on planted data; variants: correct, shuffled_pairs, frozen_text or position_of_batch."""
+
+    strengths: list[float] = field(default_factory=lambda: [1.0, 0.0])
+    seeds: list[int] = field(default_factory=lambda: [3])
+    variants: list[str] = field(default_factory=lambda: ["correct"])
+
+
+@dataclass
+class CalibrationBenchConfig:
+    """Simulated experiments: without a signal, of each strength of the power curve, of each null world."""
+
+    null_runs: int = 200
+    power_runs: int = 20
+    world_runs: int = 100
+    materials: str = MISSING  # folder of ZuCo's task materials, whose sentences the null worlds read and write
+
+
+@dataclass
 class BenchConfig:
-    what: str = "ops"  # ops, step, loader, cochlea, pretrain, zuco or env
+    what: str = "ops"  # ops, step, loader, cochlea, pretrain, vision, gate, calibration, zuco, pruning or env
     repeats: int = 20
-    threads: int = 0  # 0: all cores
+    threads: int = 0  # 0: all cores, or $OMP_NUM_THREADS
     processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1
     steps: int = 0  # bench step: only the networks of so many time steps; 0: all
     rows: int = 22000  # zuco: sentences in the set of files
+    gate: GateBenchConfig = field(default_factory=GateBenchConfig)
+    calibration: CalibrationBenchConfig = field(default_factory=CalibrationBenchConfig)
+    root: str = MISSING  # pruning: folder of spoken digits
+    out: str | None = None  # gate, calibration: FILE.json (calibration also FILE.html); pruning: folder, or runs/pruning
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # pruning
+    epochs: int = 20  # pruning
 
 
 @dataclass
@@ -303,7 +366,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("pruned", pruned_folder, replace=True)
     store = ConfigStore.instance()
     for name, node in {
-        "train": open_train_config(),
+        "train": open_train_config(), "pretrain": open_train_config(),
         "distill": DistillConfig(data=MISSING, features=MISSING, augmentation=MISSING, model=MISSING),
         "evaluate": EvaluateConfig, "export": ExportConfig,
         "simulate": SimulateConfig, "demo": DemoConfig, "bench": BenchConfig, "data": DataConfig,

@@ -1,63 +1,111 @@
-"""`spikeloom simulate`: what one training step of a workload costs on a chip; report.json, report.html and a table."""
+"""`spikeloom simulate`: what one training step of a workload costs on a chip; report.json, report.html, trace.json and
+a table. `spikeloom simulate conformance` compares the model with published figures instead."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib import resources
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from accel.files import whole, write_json
 from accel.report import Section, render
+from accel.trainer import figures_chip
 from accel.trainer.chip import Chip
+from accel.trainer.conformance import conformance
+from accel.trainer.explore import Point
 from accel.trainer.figures import sections
 from accel.trainer.figures_baseline import baseline_sections
-from accel.trainer.gpu import Gpu
 from accel.trainer.nsight import read_counters
+from accel.trainer.partition import Mapping as Placing
 from accel.trainer.result import ENGINES, SimulationReport
-from accel.trainer.simulator import simulate
+from accel.trainer.search import run_mapping
+from accel.trainer.sensitivity import constant_shares, sensitivity
+from accel.trainer.simulator import Simulation, simulate
+from accel.trainer.trace import write_trace
+from accel.trainer.variant import ChipConfig
 from accel.trainer.workload import Workload
+from pipelines.chips import load_chip, load_gpu, names
 from pipelines.process import set_up
 from pipelines.schema import SimulateConfig
+from pipelines.sweeps import job_folder, leave
+
+__all__ = ["headline", "load_chip", "print_table", "run", "write"]
 
 log = logging.getLogger("spikeloom")
 
 
 def run(config: SimulateConfig) -> None:
     set_up()
+    if config.what == "conformance":
+        print_conformance(config)
+        return
+    if config.what != "step":
+        raise ValueError(f"what={config.what}: use step or conformance")
+    if not config.workload:
+        raise ValueError("workload is needed; add workload=RUN/export/workload.json (`spikeloom simulate --help`)")
     path = Path(config.workload)
     workload, chip = Workload.from_json(path), load_chip(config.chip)
+    choice = ChipConfig(name=config.chip) if isinstance(config.chip, str) else config.chip
     beside, figures = beside_gpu(workload, chip, config)
-    report = simulate(workload, chip)
-    folder = Path(config.out) if config.out else path.parent.parent / "sim"
-    write(report, folder, beside, figures)
+    placing, tried = run_mapping(workload, chip, config.mapping)
+    simulation = Simulation(workload, chip, placing)
+    report = simulation.report()
+    out = Path(config.out) if config.out else path.parent.parent / "sim"
+    label = " ".join([choice.label, *([] if placing == Placing() else [placing.name])])
+    job = job_folder(out, label)
+    more = []
+    if config.uncertainty:
+        more.append(figures_chip.uncertainty(sensitivity(workload, chip, placing=placing)))
+    if config.what_if:
+        more.append(figures_chip.what_if(other_chips(workload, report, choice.label)))
+    if tried:
+        more.append(figures_chip.searched(tried, placing, config.mapping.objective))
+    if config.uncertainty:
+        more.append(figures_chip.constants(report, constant_shares(simulation)))
+    folder = job or out
+    write(report, folder, [*more, *beside], figures)
+    if job is not None:
+        leave(job, report, label)
+        return
     print_table(report)
     log.info("-> %s", folder / "report.html")
 
 
-def load_chip(name: str) -> Chip:
-    """A preset by name, or a YAML file by path."""
-    with _described("chip", name) as path:
-        return Chip.from_yaml(path)
+def other_chips(workload: Workload, report: SimulationReport, label: str) -> list[Point]:
+    """This simulation, and the same step on every preset with the balanced mapping."""
+    points = [Point.of(report, f"{label} (this)")]
+    for name in names("chip"):
+        chip = load_chip(name)
+        if name != label and not (chip.fleet and chip.fleet.devices > 1):  # a fleet is several of a chip listed already
+            points.append(Point.of(simulate(workload, chip), name))
+    return points
 
 
-def load_gpu(name: str) -> Gpu:
-    """A preset by name, or a YAML file by path."""
-    with _described("gpu", name) as path:
-        return Gpu.from_yaml(path)
-
-
-@contextmanager
-def _described(key: str, name: str) -> Iterator[Path]:
-    presets = resources.files("conf") / f"{key}s"
-    preset = presets / f"{name}.yaml"
-    if preset.is_file():
-        with resources.as_file(preset) as path:
-            yield path
-        return
-    if not Path(name).is_file():
-        known = sorted(f.name.removesuffix(".yaml") for f in presets.iterdir() if f.name.endswith(".yaml"))
-        raise ValueError(f"{key}={name} is neither a preset ({', '.join(known)}) nor a file; give one of these")
-    yield Path(name)
+def print_conformance(config: SimulateConfig) -> None:
+    """Every comparison with published figures; raises ValueError when one fails."""
+    root = Path(config.oracle or Path(os.environ.get("SPIKELOOM_DATA", "data")) / "oracle")
+    files = sorted(root.rglob("*.csv")) if root.is_dir() else []
+    if config.oracle and not files:
+        raise ValueError(f"oracle={config.oracle} has no csv file; name a folder of layer energies")
+    rows = conformance(files, load_chip(config.chip))
+    width = max(len(row.name) for row in rows)
+    print(f"{'':{width}s} {'here':>20s} {'published':>20s} {'unit':9s} {'error':>9s}")
+    for row in rows:
+        verdict = "shown" if row.tolerance is None else "pass" if row.passed else "FAIL"
+        print(
+            f"{row.name:{width}s} {row.measured:20,.6g} {row.expected:20,.6g} {row.unit:9s} "
+            f"{row.relative_error:9.2e} {verdict}"
+        )
+    if not files:
+        print(f"layer energies: skipped, {root} has no csv file; set SPIKELOOM_DATA or oracle=FOLDER")
+    failed = sum(not row.passed for row in rows)
+    print(f"{len(rows) - failed} of {len(rows)} comparisons hold, {len(files)} file(s) of layer energies")
+    if config.out:
+        write_json(Path(config.out), [
+            {"name": r.name, "here": r.measured, "published": r.expected, "unit": r.unit, "tolerance": r.tolerance,
+             "relative_error": r.relative_error, "passed": r.passed} for r in rows
+        ])  # fmt: skip
+    if failed:
+        raise ValueError(f"{failed} comparison(s) failed; the expectations are those of chip=neuromc")
 
 
 def beside_gpu(workload: Workload, chip: Chip, config: SimulateConfig) -> tuple[list[Section], dict[str, object]]:
@@ -73,10 +121,11 @@ def beside_gpu(workload: Workload, chip: Chip, config: SimulateConfig) -> tuple[
 def write(
     report: SimulationReport, folder: Path, beside: Sequence[Section] = (), figures: Mapping[str, object] | None = None
 ) -> None:
-    """The folder of a simulation; `beside` and `figures` are what `beside_gpu` gives."""
+    """The folder of a simulation; `beside` and `figures` are what else there is to say."""
     with whole(folder) as partial:
         partial.mkdir(parents=True)
         report.to_json(partial / "report.json")
+        write_trace(report, partial / "trace.json")
         if figures:
             write_json(partial / "baseline.json", figures)
         render(
@@ -92,21 +141,23 @@ def headline(report: SimulationReport) -> dict[str, str]:
     images = report.batch_size
     return {
         "energy of one training step": f"{report.energy_per_iteration_pj / 1e9:.3g} mJ",
-        "per training clip": f"{report.energy_per_iteration_pj / images / 1e6:.3g} µJ",
-        "time on one core": f"{report.time_per_iteration_ms:.3g} ms",
+        "per training sample": f"{report.energy_per_iteration_pj / images / 1e6:.3g} µJ",
+        f"time on {report.cores} core(s)": f"{report.time_per_iteration_ms:.3g} ms",
         "efficiency (true MACs)": f"{report.tflops_per_w_true:.2f} TFLOPS/W",
     }
 
 
 def print_table(report: SimulationReport) -> None:
     """Engine by engine on the console; the layers are in report.json and report.html."""
-    print(f"{report.model_name} on {report.chip_name}: batch {report.batch_size}, {report.time_steps} steps, one core")
-    print(f"  {'engine':10s} {'energy µJ':>12s} {'cycles':>12s} {'M MACs':>9s} {'DRAM kB':>9s}")
+    print(
+        f"{report.model_name} on {report.chip_name}: batch {report.batch_size}, {report.time_steps} steps, "
+        f"{report.mapping_name} on {report.cores_used} of {report.cores} core(s)"
+    )
+    print(f"  {'engine':10s} {'energy µJ':>12s} {'cycles':>14s} {'busy':>6s} {'M MACs':>11s} {'DRAM kB':>10s}")
     for name, cost in zip(ENGINES, report.engines, strict=True):
-        dram = sum(cost.dram_bytes_by_tensor.values())
         print(
-            f"  {name:10s} {cost.energy.total_pj / 1e6:12.2f} {cost.cycles:12,d} "
-            f"{cost.true_macs / 1e6:9.1f} {dram / 1e3:9.0f}"
+            f"  {name:10s} {cost.energy.total_pj / 1e6:12.2f} {cost.cycles:14,d} {100 * report.busy_share[name]:5.1f}% "
+            f"{cost.true_macs / 1e6:11.1f} {cost.dram_bytes / 1e3:10.0f}"
         )
     for label, value in headline(report).items():
         print(f"  {label}: {value}")

@@ -44,13 +44,18 @@ def hearing(trained: TrainedModel, clips: Utterances | SpikeTrains, features: Fe
 
 def learning(run: Path, best_epoch: int) -> Section:
     """The learning curve from metrics.csv; epochs count from 1."""
-    with (run / "metrics.csv").open(encoding="utf-8") as f:
-        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(f)]
+    rows = history(run)
     column = lambda name: [row[name] for row in rows]  # noqa: E731
     return figures.learning_curve(
         [int(row["epoch"]) for row in rows], column("train_loss"), column("valid_loss"), column("valid_accuracy"),
         best_epoch,
     )  # fmt: skip
+
+
+def history(run: Path) -> list[dict[str, float]]:
+    """The rows of metrics.csv, one an epoch."""
+    with (run / "metrics.csv").open(encoding="utf-8") as f:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(f)]
 
 
 def recognising(trained: TrainedModel, features: FeatureSet) -> list[Section]:

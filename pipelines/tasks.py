@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,11 @@ from accel.files import write_csv
 @dataclass
 class OptimizerConfig:
     """kind: adamw, or sgd with `momentum`; linear warm-up per iteration, then a cosine to eta_min over the rest (or
-    with its own period)."""
+    with its own period).
+
+    warmup_from: rate the warm-up starts from. cooldown_epochs: the last ones, at eta_min. decay_vectors: whether biases
+    and norms decay as weights do.
+    """
 
     kind: str = "adamw"
     momentum: float = 0.9
@@ -32,12 +36,20 @@ class OptimizerConfig:
     eta_min: float = 0.0
     cosine_period_epochs: float | None = None  # null: one fall over all epochs
     label_smoothing: float = 0.0
+    warmup_from: float = 0.0
+    cooldown_epochs: int = 0
+    decay_vectors: bool = True
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[nn.Parameter], fused: bool = True) -> torch.optim.Optimizer:
+        groups: Any = parameters
+        if not self.decay_vectors:
+            every = list(parameters)
+            vectors = {"params": [p for p in every if p.dim() <= 1], "weight_decay": 0.0}
+            groups = [{"params": [p for p in every if p.dim() > 1]}, vectors]
         if self.kind == "adamw":
-            return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+            return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         if self.kind == "sgd":
-            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         raise ValueError(f"optimizer.kind={self.kind} is unknown; use adamw or sgd")
 
 
@@ -45,10 +57,14 @@ def learning_rate_factor(iteration: int, per_epoch: int, epochs: int, config: Op
     """Share of the base rate at an optimiser step: k/warm-up up to 1, then eta_min + (1 - eta_min)(1 + cos)/2."""
     warmup = round(config.warmup_epochs * per_epoch)
     if iteration < warmup:
-        return (iteration + 1) / warmup
+        start = config.warmup_from / config.lr
+        return start + (1 - start) * (iteration + 1) / warmup
     period = config.cosine_period_epochs
-    span = period * per_epoch if period is not None else epochs * per_epoch - warmup
+    cooldown = config.cooldown_epochs * per_epoch
+    span = period * per_epoch if period is not None else epochs * per_epoch - warmup - cooldown
     low = config.eta_min / config.lr
+    if cooldown and iteration >= epochs * per_epoch - cooldown:
+        return low
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(1, span)))
 
 
@@ -93,29 +109,37 @@ class ClassificationTask(lightning.LightningModule):
         self.log("valid_accuracy", self.valid_accuracy, batch_size=len(batch.labels), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        config = self.optimizer_config
-        optimizer = config.build(self.model.parameters())
-        per_epoch = math.ceil(self.trainer.estimated_stepping_batches / self.trainer.max_epochs)  # type: ignore[operator]
-        epochs = self.trainer.max_epochs or 1
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda i: learning_rate_factor(i, per_epoch, epochs, config)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return adamw_cosine(self, self.model.parameters(), self.optimizer_config)
+
+
+def adamw_cosine(task: lightning.LightningModule, trained: Iterable[nn.Parameter], config: OptimizerConfig) -> Any:
+    """What `configure_optimizers` of a task returns for these parameters; the rate changes at every step."""
+    # A fused step unscales gradients itself, and Lightning then refuses to clip those of mixed precision.
+    clipped_and_mixed = task.trainer.gradient_clip_val is not None and task.trainer.precision != "32-true"
+    optimizer = config.build(trained, fused=not clipped_and_mixed)
+    per_epoch = math.ceil(task.trainer.estimated_stepping_batches / task.trainer.max_epochs)  # type: ignore[operator]
+    epochs = task.trainer.max_epochs or 1
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda i: learning_rate_factor(i, per_epoch, epochs, config)
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class Reseed(Callback):
     """Seeds torch by (seed, step) before each training step, so a resumed run drops the same units as an unbroken one.
 
-    Once an epoch would not do: loaders draw from the same generator, at other moments when a run resumes.
+    Once an epoch would not do: loaders draw from the same generator, at other moments when a run resumes. Batches whose
+    gradients are added up (`accumulate` of them) are one step, and get numbers of their own all the same.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, accumulate: int = 1) -> None:
+        self.seed, self.accumulate = seed, accumulate
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any, batch_index: int
     ) -> None:
-        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
+        part = 500_009 * (batch_index % self.accumulate)
+        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step + part)
 
 
 def check_pick(pick: str) -> None:
@@ -172,13 +196,8 @@ class EveryEpoch(ModelCheckpoint):
 class History(Callback):
     """One row of metrics an epoch, kept in the checkpoint and written to metrics.csv, so a resumed run has them all."""
 
-    METRICS = (
-        "train_loss",
-        "train_kl",
-        "valid_loss",
-        "valid_accuracy",
-        "sparsity",
-    )  # train_kl: where a teacher is listened to
+    # train_kl: where a teacher is listened to
+    METRICS: tuple[str, ...] = ("train_loss", "train_kl", "valid_loss", "valid_accuracy", "sparsity")
 
     def __init__(self, path: Path, *, say: bool) -> None:
         self.path, self.say = path, say
@@ -192,13 +211,15 @@ class History(Callback):
         self.rows.append(row)
         write_csv(self.path, self.rows)
         if self.say:
-            of = trainer.max_epochs
-            print(
-                f"epoch {trainer.current_epoch + 1:3d}/{of}  train loss {row['train_loss']:.3f}  "
-                f"validation loss {row['valid_loss']:.3f}  accuracy {100 * row['valid_accuracy']:.1f} %"
-                + (f"  sparsity {100 * row['sparsity']:.1f} %" if "sparsity" in row else ""),
-                flush=True,
-            )
+            print(f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  {self.told(row)}", flush=True)
+
+    def told(self, row: Mapping[str, float]) -> str:
+        """A row in one line for people."""
+        return (
+            f"train loss {row['train_loss']:.3f}  validation loss {row['valid_loss']:.3f}  "
+            f"accuracy {100 * row['valid_accuracy']:.1f} %"
+            + (f"  sparsity {100 * row['sparsity']:.1f} %" if "sparsity" in row else "")
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

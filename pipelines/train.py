@@ -11,17 +11,18 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from torch import nn
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from accel.files import read_json, write_json
+from accel.learning.stochastic_network import StochasticConfig
 from accel.report import render
 from pipelines.domains import Classifier, DataModule, OwnWay, domain_of
 from pipelines.process import on_terminal, set_up
 from pipelines.pruning import Pruning, outcome
 from pipelines.runs import TrainedModel, save_config, save_model
-from pipelines.schema import TrainConfig, check_kinds
+from pipelines.schema import TrainConfig, TrainerConfig, check_kinds
 from pipelines.scores import accuracy
 from pipelines.seeds import print_seed_table
 from pipelines.tasks import AtomicCheckpointIO, BestEpoch, ClassificationTask, EveryEpoch, History, Reseed
@@ -34,7 +35,16 @@ Lesson = Callable[[TrainConfig, Any, Any], tuple[ClassificationTask, DataLoader[
 
 def run(config: TrainConfig) -> None:
     domain = domain_of(config.data)
-    if config.leave_one_speaker_out:
+    if isinstance(config.model, StochasticConfig):
+        from pipelines import stochastic
+
+        check_kinds(config)
+        if config.pruning.kind != "none":
+            raise ValueError(f"pruning={config.pruning.kind} needs gradients, which this model lacks; use pruning=none")
+        if not claim_folder(Path(config.run), config):
+            stochastic.train(config)
+        stochastic.print_table(Path(config.run).parent.parent, config.name)
+    elif config.leave_one_speaker_out:
         train_each_speaker_out(config)
     elif isinstance(domain, OwnWay):
         domain.train(config)
@@ -61,6 +71,7 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
     started = time.perf_counter()
     set_up(config.trainer.threads)
     lightning.seed_everything(config.seed, verbose=False)
+    torch.backends.cudnn.deterministic = True  # of a GPU: a seed should mean the same twice
 
     data = domain.data_module(config)
     data.setup()
@@ -80,12 +91,15 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
         accelerator=config.trainer.accelerator,
         devices=1,
         max_epochs=config.trainer.epochs,
+        accumulate_grad_batches=config.trainer.accumulate,
+        precision=precision_of(config.trainer),
         callbacks=[
             best,
             latest,
             *([pruning] if pruning else []),
             history,
-            Reseed(config.seed),
+            Reseed(config.seed, config.trainer.accumulate),
+            *([EMAWeightAveraging(decay=config.trainer.ema_decay)] if config.trainer.ema_decay else []),
             *([EveryEpoch(run / "epochs")] if config.audit else []),
             *([RichProgressBar()] if on_terminal() else []),
         ],
@@ -127,7 +141,7 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
     result |= told
     trained = TrainedModel(model=model.eval(), features=config.features, class_names=data.class_names)
     save_model(run / "model", trained, domain.model_card(result, data))
-    tell(run, trained, data, result)
+    tell(run, trained, data, result, log_p)
     write_json(run / "result.json", result)
     log.info(
         "test accuracy %.1f %% on %d %s of %s, at the best validation epoch (%d) -> %s",
@@ -139,6 +153,13 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
             100 * result["test_max_optimistic"], result["audited_epochs"], domain.SAMPLES,
         )  # fmt: skip
     return result
+
+
+def precision_of(config: TrainerConfig) -> Any:
+    """`amp` as what it means on the accelerator that Lightning will take."""
+    if config.precision != "amp":
+        return config.precision
+    return "16-mixed" if config.accelerator != "cpu" and torch.cuda.is_available() else "32-true"
 
 
 def last_epoch(
@@ -166,10 +187,10 @@ def audit(run: Path, task: ClassificationTask, test: Any, domain: Classifier) ->
     return {"test_max_optimistic": max(scores), "audited_epochs": len(scores)}
 
 
-def tell(run: Path, trained: TrainedModel, data: DataModule, result: dict[str, Any]) -> None:
+def tell(run: Path, trained: TrainedModel, data: DataModule, result: dict[str, Any], log_p: Tensor) -> None:
     """report.html of a training run."""
     domain = domain_of(trained.features)
-    title, lead, sections = domain.page(run, trained, data, result)
+    title, lead, sections = domain.page(run, trained, data, result, log_p)
     render(
         title, lead, sections, run / "report.html",
         {

@@ -21,7 +21,7 @@ from bci.zuco.records import BLOCKS, Sentence
 from bci.zuco.samples import SamplesConfig
 from bci.zuco.splits import SPLITS, Row, Split, SplitConfig, row_of
 from bci.zuco.summary import summarise
-from pipelines.data import watch
+from pipelines.process import watch
 from pipelines.schema import DataConfig
 
 log = logging.getLogger("spikeloom")

@@ -24,7 +24,7 @@ from bci.zuco.splits import SPLITS, Row, SplitConfig, row_of, rows_of_materials
 from bci.zuco.synthetic import SyntheticZuCo, SyntheticZuCoConfig
 from bci.zuco.write_hdf5 import write_hdf5
 from bci.zuco.write_matlab5 import write_matlab5
-from pipelines.data import watch
+from pipelines.process import watch
 from pipelines.schema import DataConfig
 from pipelines.zuco import root_of
 

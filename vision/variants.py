@@ -26,8 +26,8 @@ INPUT = {"cifar": (3, 32, 32), "imagenet": (3, 224, 224), "dvs": (2, 128, 128)}
 
 def _build(family: str, pretrained: bool, published: dict[str, Any], options: dict[str, Any]) -> SpikingTransformer:
     """A model of `published` values, replaced by `options`, with a configuration that says how to feed it."""
-    cache_dir = options.pop("cache_dir", None)
-    given_cfg = dict(options.pop("pretrained_cfg", None) or {})
+    cache_dir, overlay = options.pop("cache_dir", None), options.pop("pretrained_cfg_overlay", None)
+    given_cfg = {**(options.pop("pretrained_cfg", None) or {}), **(overlay or {})}
     values = {**published, **{k: v for k, v in options.items() if v is not None}}
     unknown = sorted(set(values) - _ARGUMENTS)
     if unknown:

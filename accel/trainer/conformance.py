@@ -1,6 +1,8 @@
-"""How far this simulator agrees with published models: layer energies, systolic cycles, whole networks, DRAM bytes.
+"""How far this simulator agrees with published models: layer energies, systolic cycles, whole networks, DRAM bytes,
+operation counts, and the partition over 20 cores.
 
-Agreement here is with the authors' cost model (NeuroMC) and with SCALE-Sim's closed forms, not with silicon.
+Agreement here is with the authors' cost model (NeuroMC), with SCALE-Sim's closed forms, ZigZag's compulsory words and
+SATA's counts, not with silicon.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ from accel.trainer.cost import (
     systolic_cycles,
     weight_gradient_energy,
 )
+from accel.trainer.layer_cost import layer_phases
+from accel.trainer.partition import balance, fill
+from accel.trainer.references import SataCounts, compulsory_words
+from accel.trainer.workload import Layer, Neuron
 
 ENERGY_TOLERANCE = 1e-6
 NETWORK_TOLERANCE = 1e-3
@@ -123,7 +129,7 @@ def conformance(oracle_files: Iterable[Path], chip: Chip) -> list[ConformanceRow
     rows: list[ConformanceRow] = []
     for path in oracle_files:
         rows += oracle_rows(path, chip)
-    return rows + systolic_rows() + anchor_rows(chip)
+    return rows + systolic_rows() + count_rows() + traffic_rows(chip) + partition_rows() + anchor_rows(chip)
 
 
 def oracle_rows(path: Path, chip: Chip) -> list[ConformanceRow]:
@@ -166,6 +172,74 @@ def systolic_rows() -> list[ConformanceRow]:
         _row(f"{m}x{k}x{n} on {side}x{side} {flow}", systolic_cycles(m, k, n, side, side, flow), cycles, "cycles", 0.0)
         for ((m, k, n), side), expected in SYSTOLIC_CASES.items()
         for flow, cycles in zip(DATAFLOWS, expected, strict=True)
+    ]
+
+
+def example_layer(time_steps: int = 1, batch_size: int = 1) -> Layer:
+    """The convolution that several published models count: 64 to 128 channels, 3x3, on 16x16 maps."""
+    macs = 64 * 128 * 9 * 256 * time_steps * batch_size
+    return Layer(
+        path="conv2", op="aten.conv2d.default", kind="gemm_weight", in_channels=64, out_channels=128, in_height=16,
+        in_width=16, out_height=16, out_width=16, kernel=(3, 3), padding=(1, 1), time_steps=time_steps,
+        batch_size=batch_size, macs_forward=macs, macs_backward=macs, macs_weight_gradient=macs, input_kind="binary",
+        input_bits=1, parameters=64 * 128 * 9, outputs=("lif",),
+    )  # fmt: skip
+
+
+def count_rows() -> list[ConformanceRow]:
+    """ZigZag's compulsory words and SATA's MACs and DRAM words of the example, to the word; and how SATA's counts grow
+    with time steps and shrink with sparsity."""
+    words = compulsory_words(example_layer())
+    rows = [
+        _row(f"ZigZag DRAM {name}", words[key], expected, "words", 0.0)
+        for key, name, expected in (("W", "weights", 73_728), ("I", "inputs", 20_736), ("O", "outputs", 32_768))
+    ]
+    dense, long = SataCounts.of(example_layer()), SataCounts.of(example_layer(8), spike_sparsity=0.9, du_sparsity=0.7)
+    for name, macs, words_here, expected in (
+        ("forward", dense.forward_macs, dense.forward_dram_words, 107_520),
+        ("backward", dense.backward_macs, dense.backward_dram_words, 33_792),
+        ("update", dense.update_macs, dense.update_dram_words, 147_456),
+    ):
+        rows.append(_row(f"SATA {name} MACs", macs, 18_874_368, "MAC", 0.0))
+        rows.append(_row(f"SATA {name} DRAM", words_here, expected, "words", 0.0))
+    eight = "8 steps, sparsity .9/.7 against 1 dense:"
+    rows.append(_row(f"SATA {eight} forward", long.forward_macs / dense.forward_macs, 8 * 0.1, "", 1e-12))
+    rows.append(_row(f"SATA {eight} backward", long.backward_macs / dense.backward_macs, 8 * 0.3, "", 1e-12))
+    grown = long.forward_dram_words - dense.forward_dram_words
+    rows.append(_row(f"SATA {eight} DRAM growth", grown, 7 * 33_792, "words", 0.0))
+    return rows
+
+
+def traffic_rows(chip: Chip) -> list[ConformanceRow]:
+    """DRAM bytes of a training step of the example with its neurons (batch 16, 4 steps), by hand: 10,141,696."""
+    layer = example_layer(4, 16)
+    neuron = Neuron(
+        decay=0.5, input_gain=1.0, threshold=1.0, v_reset=0.0, reset="hard", detach_reset=True,
+        surrogate="rectangular", half_width=0.5,
+    )  # fmt: skip
+    lif = Layer(
+        path="lif", op="spikeloom.lif.default", kind="neuron", in_channels=128, out_channels=128, in_height=16,
+        in_width=16, out_height=16, out_width=16, time_steps=4, batch_size=16, neuron=neuron, inputs=("conv2",),
+    )  # fmt: skip
+    phases = [p for part in (layer, lif) for p in layer_phases(part, chip, True) if p.engine != "optimizer"]
+    compulsory, moved = sum(p.compulsory_bytes for p in phases), sum(p.dram_bytes for p in phases)
+    return [
+        _row("training step of the example, compulsory", compulsory, 10_141_696, "bytes", 0.0),
+        _row("training step of the example, as moved", moved, 10_141_696, "bytes", 0.0),
+    ]
+
+
+def partition_rows() -> list[ConformanceRow]:
+    """The forward pass of S-ResNet18 cut into contiguous runs of 16 channels for 20 cores, and the published greedy
+    cut, whose first 12 groups are full."""
+    loads = [16 * conv.in_channels * 9 * conv.size**2 for conv in _resnet18() for _ in range(conv.out_channels // 16)]
+    capacity, _ = balance(loads, 20)
+    ends = fill(loads, 86_704_128)
+    full = [sum(loads[a:b]) == 86_704_128 for a, b in zip([0, *ends], ends, strict=False)]
+    return [
+        _row("S-ResNet18 on 20 cores, fullest core", capacity, 101_154_816, "MAC", 0.0),
+        _row("S-ResNet18 greedy cut, groups", len(ends), 22, "", 0.0),
+        _row("S-ResNet18 greedy cut, full among the first 12", sum(full[:12]), 12, "", 0.0),
     ]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from accel.report import Section, Table, new_figure, palette
+from accel.trainer import figures_chip
 from accel.trainer.result import ENGINES, LayerCost, SimulationReport
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ class _Bar:
 
 
 def sections(report: SimulationReport) -> list[Section]:
-    """The simulation for a reader who is no chip designer: energy by layer, energy by cause, cost of a training step,
-    and what to keep in mind."""
-    return [_by_layer(report), _by_component(report), _training_step(report), _caveats(report)]
+    """The simulation for a reader who is no chip designer: energy by layer, by cause and by what is moved, cost of a
+    training step, roofline, what the cores do, and what to keep in mind."""
+    return [
+        _by_layer(report), _by_component(report), _training_step(report), figures_chip.by_tensor(report),
+        figures_chip.roofline(report), figures_chip.timeline(report), figures_chip.cores(report), _caveats(report),
+    ]  # fmt: skip
 
 
 def _by_layer(report: SimulationReport) -> Section:
@@ -84,16 +88,18 @@ def _training_step(report: SimulationReport) -> Section:
         ("multiply-accumulates, as executed", _count, report.total.looped_macs),
         ("multiply-accumulates, as needed", _count, report.total.true_macs),
         ("off-chip memory traffic", _size, report.dram_bytes_per_iteration),
+        ("… if every on-chip memory were large enough", _size, report.compulsory_dram_bytes_per_iteration),
+        ("traffic between cores", _size, report.network.bytes),
     ]
     rows: list[Sequence[str | int | float]] = [(name, form(value), form(value / images)) for name, form, value in whole]
     rows.append(("TFLOPS/W, operations as executed", f"{report.tflops_per_w_looped:.3f}", "—"))
     rows.append(("TFLOPS/W, operations as needed", f"{report.tflops_per_w_true:.3f}", "—"))
     for name, share in report.utilisation.items():
-        rows.append((f"array occupied, {LABELS[name]}", f"{100 * share:.1f} %", "—"))
+        rows.append((f"array slots used while busy, {LABELS[name]}", f"{100 * share:.1f} %", "—"))
     return Section(
         title="What one training step costs",
         caption=f"One step trains on {images} image(s) or recording(s) with {report.time_steps} time step(s) each, on "
-        f"one core at {report.clock_hz / 1e6:g} MHz. “As executed” counts every slot of the arithmetic array, "
+        f"{report.cores} core(s) at {report.clock_hz / 1e6:g} MHz. “As executed” counts every slot of the array, "
         "including the zeros that a strided layer inserts; “as needed” counts only what the mathematics asks for.",
         table=Table(columns=("quantity", "per training step", "per image"), rows=rows),
     )
@@ -107,9 +113,11 @@ def _caveats(report: SimulationReport) -> Section:
         f"These figures come from a model, not from a measured chip. The preset “{report.chip_name}” uses "
         f"{len(report.constants)} constants here: {tiers['published']} published by the authors of the chip, "
         f"{tiers['assumed']} assumed, the others derived.",
-        f"Off-chip memory {dram} (the traffic is the smallest possible: each tensor moves once for each phase).",
+        f"Off-chip memory {dram}. Each tensor moves once for each phase, and again where it does not fit in the memory "
+        "of its core.",
         f"The clock of {report.clock_hz / 1e6:g} MHz is {clock}; times scale with it, energies do not.",
-        "All arithmetic slots are charged, zero or not, unless the chip description turns zero-gating on.",
+        "All arithmetic slots are charged, zero or not, unless the chip description turns zero-gating or zero-skipping "
+        "on. Gating saves energy; skipping saves cycles too, and waits for the fullest lane.",
         *(f"{warning[0].upper()}{warning[1:]}." for warning in report.warnings),
     ]
     if report.unsupported:

@@ -123,10 +123,11 @@ class Work:
 
     def array_ports(self, name: str, cycles: int) -> dict[str, float]:
         """A memory that several engines use is busy for as long as one of their arrays runs."""
-        engine = arrays(self.chip)[name]
-        others = [e for other, e in arrays(self.chip).items() if other != name]
-        used = {id(m) for e in others for m in e.memories.values()}
-        return {f"{role} of {name}": float(cycles) for role, m in engine.memories.items() if id(m) in used}
+        engines = arrays(self.chip)
+        others = {id(m) for other, e in engines.items() if other != name for m in e.memories.values()}
+        own = {id(m) for m in engines[name].memories.values()}
+        names = (key for key, memory in self.chip.memories.items() if id(memory) in own & others)
+        return {key: float(cycles) for key in names}
 
     def norm_port(self, elements: int, accesses: int) -> dict[str, float]:
         memory = self.chip.norm_memory

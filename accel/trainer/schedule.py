@@ -104,7 +104,7 @@ class Schedule:
         stages = 1 + max(fragment.stage for fragment in self.fragments)
         micros = self.micro_batches
         self.heap: list[tuple[float, int, int, tuple[int, ...]]] = []
-        self.order = self.stamps = 0
+        self.order = 0
         self.of_stage: list[list[int]] = [[] for _ in range(stages)]
         self.cores = 1 + max(fragment.core for fragment in self.fragments)
         on_core: list[list[int]] = [[] for _ in range(self.cores)]
@@ -142,11 +142,6 @@ class Schedule:
         self.routes: dict[tuple[int, int, bool], Transfer] = {}
         self.lengths: dict[int, tuple[float, tuple[tuple[str, float], ...]]] = {}  # id of a duty -> cycles, shares
 
-    def _stamp(self) -> int:
-        """A number that no end of another task has: an outdated end must not stop the next task of an engine."""
-        self.stamps += 1
-        return self.stamps
-
     def _push(self, time: float, kind: int, payload: tuple[int, ...]) -> None:
         self.order += 1
         heapq.heappush(self.heap, (time, self.order, kind, payload))
@@ -179,8 +174,7 @@ class Schedule:
         self.active[core][engine] = run
         self._share_ports(core, now)
         if run.version == 0:
-            run.version = self._stamp()
-            self._push(now + run.left * run.slow, 0, (core, engine, run.version))
+            self._due(core, engine, run, now)
 
     def _share_ports(self, core: int, now: float) -> None:
         """Set the pace of every task that runs on a core."""
@@ -199,8 +193,12 @@ class Schedule:
             if slow != run.slow:
                 run.left -= (now - run.since) / run.slow
                 run.since, run.slow = now, slow
-                run.version = self._stamp()
-                self._push(now + max(0.0, run.left) * slow, 0, (core, engine, run.version))
+                self._due(core, engine, run, now)
+
+    def _due(self, core: int, engine: int, run: _Run, now: float) -> None:
+        """Foresee the end of a task; what was foreseen before is void, since no two forecasts share a number."""
+        run.version = self.order + 1
+        self._push(now + max(0.0, run.left) * run.slow, 0, (core, engine, run.version))
 
     def _end(self, core: int, engine: int, run: _Run, now: float) -> None:
         del self.active[core][engine]

@@ -1,19 +1,19 @@
 """How sure a figure is: the energy of an iteration when the constants of the chip move through their ranges.
 
-A simulation is linear in the prices, so each range is one more evaluation at its low and one at its high end, all other
-constants at their own value. `Sensitivity.low_pj` and `high_pj` move all at once: the interval of a pessimist. The
-default ranges span what the literature says about the same parts; the price of an SRAM alone spans a factor of ten.
+Prices change no schedule: a run is made once and then priced again, at the low and at the high end of each range, all
+other constants at their own value. `Sensitivity.low_pj` and `high_pj` move all at once: the interval of a pessimist.
+The default ranges span what the literature says about the same parts; the price of an SRAM alone spans a factor of ten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from accel.trainer.chip import Chip, Engine, Memory, Ops
 from accel.trainer.partition import Mapping as Placing
-from accel.trainer.simulator import BALANCED, simulate
+from accel.trainer.simulator import BALANCED, Simulation
 from accel.trainer.workload import Workload
 
 # Low and high end in pJ (SRAM: factors): Horowitz at 28 nm against NeuroMC, registers of four sources, CACTI against
@@ -57,6 +57,8 @@ def sensitivity(
 ) -> Sensitivity:
     """The interval of the energy of an iteration, and how much of it each constant causes.
 
+    `ranges` give the low and the high end of constants of `RANGES`, in the same units.
+
     Raises:
         ValueError: for an unknown constant or a range that is no range.
     """
@@ -66,11 +68,14 @@ def sensitivity(
         if not 0 <= low <= high:
             raise ValueError(f"range of {name!r} got {low} to {high}; use two numbers >= 0, the lower one first")
 
+    simulation = Simulation(workload, chip, placing)
+    nominal = simulation.report().energy_per_iteration_pj
+
     def energy(changes: Sequence[tuple[str, float]]) -> float:
         changed = chip
         for name, value in changes:
             changed = _with(changed, name, value)
-        return simulate(workload, changed, placing).energy_per_iteration_pj
+        return simulation.energy_pj(changed)
 
     swings = [
         Swing(constant=name, low=low, high=high, low_pj=energy([(name, low)]), high_pj=energy([(name, high)]))
@@ -80,7 +85,7 @@ def sensitivity(
     all_low = [(swing.constant, swing.low) for swing in swings]
     all_high = [(swing.constant, swing.high) for swing in swings]
     return Sensitivity(
-        nominal_pj=energy([]), low_pj=energy(all_low), high_pj=energy(all_high),
+        nominal_pj=nominal, low_pj=energy(all_low), high_pj=energy(all_high),
         swings=tuple(sorted(swings, key=lambda s: s.low_pj - s.high_pj)),
     )  # fmt: skip
 
@@ -104,7 +109,11 @@ def _with(chip: Chip, name: str, value: float) -> Chip:
         noc = chip.noc
         moved = {key: getattr(noc, key) * value for key in ("event_pj", "hop_pj_ew", "hop_pj_ns")}
         return replace(chip, noc=replace(noc, **moved))
-    memories = {key: _memory(memory, value) for key, memory in chip.memories.items()}
+    return _with_memories(chip, lambda _, memory: _memory(memory, value))
+
+
+def _with_memories(chip: Chip, change: Callable[[str, Memory], Memory]) -> Chip:
+    memories = {key: change(key, memory) for key, memory in chip.memories.items()}
     by_id = {id(memory): memories[key] for key, memory in chip.memories.items()}
 
     def engine(old: Engine) -> Engine:
@@ -123,3 +132,32 @@ def _registers(ops: Ops, factor: float) -> Ops:
 
 def _memory(memory: Memory, factor: float) -> Memory:
     return replace(memory, read_pj=memory.read_pj * factor, write_pj=memory.write_pj * factor)
+
+
+def constant_shares(simulation: Simulation) -> dict[str, float]:
+    """For each price of the chip, by YAML path, the share of the energy that would be gone if it were 0.
+
+    The simulation must have run. The energy is linear in each price, so the shares add up to 1.
+    """
+    chip = simulation.chip
+    whole = simulation.energy_pj(chip)
+    if not whole:
+        return {}
+    without: dict[str, Chip] = {}
+    for name in vars(chip.ops):
+        without[f"ops.{name}"] = replace(chip, ops=replace(chip.ops, **{name: 0.0}))
+    for name in chip.memories:
+
+        def free(key: str, old: Memory, name: str = name) -> Memory:
+            return _memory(old, 0.0) if key == name else old
+
+        without[f"memories.{name}"] = _with_memories(chip, free)
+    if chip.energy.include_dram:
+        without["dram.energy_pj_per_bit"] = replace(chip, dram=replace(chip.dram, energy_pj_per_bit=0.0))
+    if chip.energy.include_noc:
+        for name in ("event_pj", "hop_pj_ew", "hop_pj_ns"):
+            without[f"noc.{name}"] = replace(chip, noc=replace(chip.noc, **{name: 0.0}))
+    if chip.energy.include_leakage:
+        without["memories.*.leak_mw"] = replace(chip, energy=replace(chip.energy, include_leakage=False))
+    shares = {path: (whole - simulation.energy_pj(changed)) / whole for path, changed in without.items()}
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -20,6 +20,7 @@ What is assumed, since the public text leaves it open:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -34,6 +35,7 @@ from accel.trainer.notes import density_means, is_used, refuse_oversized, warnin
 from accel.trainer.partition import Fragment, Mapping, Stage, fragments_of, stages_of
 from accel.trainer.result import (
     ENGINES,
+    EngineName,
     EngineTime,
     LayerCost,
     NetworkLoad,
@@ -55,15 +57,22 @@ def simulate(workload: Workload, chip: Chip, mapping: Mapping = BALANCED) -> Sim
         ValueError: for a workload without layers, a layer whose smallest tile fits in no buffer, or a mapping with more
             copies than cores or images.
     """
-    if not workload.layers:
-        raise ValueError(f"workload {workload.model_name!r} got no layers; use an export with at least one operation")
-    refuse_oversized(workload, chip)
-    return _Simulation(with_loss(workload), workload, chip, mapping).report()
+    return Simulation(workload, chip, mapping).report()
 
 
-class _Simulation:
-    def __init__(self, workload: Workload, original: Workload, chip: Chip, mapping: Mapping) -> None:
-        self.workload, self.original, self.chip, self.mapping = workload, original, chip, mapping
+class Simulation:
+    """A workload on a chip under a mapping. `report` runs it; `energy_pj` then gives it other prices."""
+
+    def __init__(self, workload: Workload, chip: Chip, mapping: Mapping = BALANCED) -> None:
+        if not workload.layers:
+            raise ValueError(
+                f"workload {workload.model_name!r} got no layers; use an export with at least one operation"
+            )
+        refuse_oversized(workload, chip)
+        self.original, self.chip, self.mapping = workload, chip, mapping
+        workload = self.workload = with_loss(workload)
+        self.transfers: list[tuple[Sequence[tuple[int, int]], int, int]] = []  # links, bytes, how often
+        self.makespan = 0.0
         batch, count = workload.batch_size, chip.cores.count
         if not 1 <= mapping.replicas <= min(batch, count):
             raise ValueError(
@@ -123,7 +132,8 @@ class _Simulation:
     def report(self) -> SimulationReport:
         spans, makespan = self._run()
         self._add_phases()
-        layers, leakage = [], self._leakage_pj(makespan)
+        self.makespan = makespan
+        layers, leakage = [], self._leakage_pj(self.chip)
         worked = sum(p.cycles for by_engine in self.phases for parts in by_engine.values() for p in parts)
         for layer, by_engine in zip(self.workload.layers, self.phases, strict=True):
             found = []
@@ -181,12 +191,14 @@ class _Simulation:
             layer = index[self.edge_names[edge]]
             times = schedule.micro_batches * copies
             tensor = ("s" if self.workload.layers[layer].kind == "neuron" else "activation") if forward else "du"
-            self._book(
-                layer, "fp" if forward else "bp", tensor, times * size, times * transfer_pj(self.chip, size, links)
-            )
+            self._book(layer, "fp" if forward else "bp", tensor, [(links, size, times)])
 
-    def _book(self, layer: int, engine: str, tensor: str, size: int, energy_pj: float) -> None:
-        paid = energy_pj if self.chip.energy.include_noc else 0.0
+    def _book(
+        self, layer: int, engine: EngineName, tensor: str, sent: list[tuple[Sequence[tuple[int, int]], int, int]]
+    ) -> None:
+        self.transfers += sent
+        size = sum(size * times for _, size, times in sent)
+        paid = self._transfers_pj(sent, self.chip)
         self.phases[layer].setdefault(engine, []).append(
             PhaseCost(
                 engine=engine, energy=Energy(noc_pj=paid), cycles=0, looped_macs=0, true_macs=0,
@@ -213,10 +225,8 @@ class _Simulation:
                 if not size:
                     continue
                 sent[fragment.core] += size
-                energy = sum(
-                    transfer_pj(self.chip, 2 * size, self._ring_route(fragment.core, copy)) for copy in range(copies)
-                )
-                self._book(number, "optimizer", "dW", 2 * size * copies, energy)
+                ring = [(self._ring_route(fragment.core, copy), 2 * size, 1) for copy in range(copies)]
+                self._book(number, "optimizer", "dW", ring)
         loads: dict[tuple[int, int], int] = {}
         longest = 0
         for core, size in enumerate(sent):
@@ -273,12 +283,36 @@ class _Simulation:
                             phase = replace(phase, cycles=cycles)
                         self.phases[number].setdefault(phase.engine, []).append(phase)
 
-    def _leakage_pj(self, makespan: float) -> float:
-        """A milliwatt for a second is 1e9 pJ."""
-        if not self.chip.energy.include_leakage:
+    def energy_pj(self, chip: Chip) -> float:
+        """The energy of the run that `report` made, with the prices of `chip`, which must be alike in all else."""
+        pricer, total = Pricer(self.workload, chip, self.plan), 0.0
+        for copy, (first, last) in enumerate(self.images):
+            for fragment in self.fragments:
+                stage = self.stages[fragment.stage]
+                home = self.at_home[fragment.core]
+                part = replace(
+                    self._part(stage, fragment.low, fragment.high, first, last, copy, home), energy=True
+                )  # fmt: skip
+                for number in self.numbers[fragment.stage]:
+                    layer = self.workload.layers[number]
+                    for phase in pricer.phases(number, part):
+                        total += phase.energy.total_pj
+                        if phase.engine == "fp" and layer.path in self.plan.recomputed:
+                            total += _again(phase, layer.kind.startswith("gemm")).energy.total_pj
+        return total + self._transfers_pj(self.transfers, chip) + self._leakage_pj(chip)
+
+    @staticmethod
+    def _transfers_pj(sent: Sequence[tuple[Sequence[tuple[int, int]], int, int]], chip: Chip) -> float:
+        if not chip.energy.include_noc:
             return 0.0
-        leak_mw = sum(m.leak_mw * self.chip.memory_count[name] for name, m in self.chip.memories.items())
-        return leak_mw * makespan / self.chip.clock_hz * 1e9
+        return sum(times * transfer_pj(chip, size, links) for links, size, times in sent)
+
+    def _leakage_pj(self, chip: Chip) -> float:
+        """A milliwatt for a second is 1e9 pJ."""
+        if not chip.energy.include_leakage:
+            return 0.0
+        leak_mw = sum(m.leak_mw * chip.memory_count[name] for name, m in chip.memories.items())
+        return leak_mw * self.makespan / chip.clock_hz * 1e9
 
     all_reduce_bytes = 0
 

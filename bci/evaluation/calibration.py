@@ -10,6 +10,7 @@ The noise decoder is the same on noise drawn from the very distribution of the E
 lengths kept.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit
 
 from bci.evaluation.decodings import Decodings
+from bci.evaluation.significance import WordWeights, sentence_permutation
 from bci.zuco.corpus import write_sentences
 from bci.zuco.gaze import PER_LETTER, draw_reader
 from bci.zuco.planted import PlantedSignal
@@ -69,6 +71,24 @@ def experiment(strength: float, seed: int, *, n_train: int = 320, n_test: int = 
         )
 
     return Run(decode(content), decode(np.zeros((1, N_FEATURES))), texts[:n_train])
+
+
+def p_of(run: Run, seed: int, n_permutations: int = 199) -> float:
+    """p_eeg of one run."""
+    return sentence_permutation(run.eeg, WordWeights(run.train_texts), n_permutations, seed).p
+
+
+def power_curve(
+    n_runs: int, strengths: Sequence[float] = STRENGTHS, first_seed: int = 500, null_runs: int | None = None
+) -> dict[str, list[float]]:
+    """Share of runs with p < .05 at each strength: `strengths`, `rejected` and `runs`, side by side. null_runs: of
+    strength 0, where it should be more than `n_runs`."""
+    runs = [null_runs or n_runs if strength == 0 else n_runs for strength in strengths]
+    rejected = [
+        float(np.mean([p_of(experiment(strength, first_seed + k), k) < 0.05 for k in range(n)]))
+        for strength, n in zip(strengths, runs, strict=True)
+    ]
+    return {"strengths": list(strengths), "rejected": rejected, "runs": [float(n) for n in runs]}
 
 
 def _fixated(letters: np.ndarray, intercept: float, rng: np.random.Generator) -> np.ndarray:

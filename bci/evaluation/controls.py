@@ -6,7 +6,7 @@ from sequences of float [L, features], one a reading, whose group is its (subjec
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -53,6 +53,25 @@ CONTROLS = (
 )  # fmt: skip
 
 
+@dataclass
+class ControlsConfig:
+    """Which controls are trained and tested beside a decoder: `names` (empty: all of CONTROLS), each with `seeds`
+    seeds. pretrain: whether each also has a CET-MAE of its own, pre-trained on its inputs; otherwise it inherits the
+    encoder that the decoder has. power_runs: simulated experiments at each strength of the power curve; 0: none."""
+
+    names: list[str] = field(default_factory=list)
+    seeds: int = SEEDS
+    pretrain: bool = False
+    power_runs: int = 10
+
+    def chosen(self) -> list[Control]:
+        """The controls, noise always among them. Raises ValueError for a name that is none."""
+        known = {control.name: control for control in CONTROLS}
+        if unknown := sorted(set(self.names) - known.keys()):
+            raise ValueError(f"controls.names={unknown} are unknown; use some of {', '.join(known)}")
+        return [control for name, control in known.items() if not self.names or name in self.names or name == "noise"]
+
+
 class Training(NamedTuple):
     """One training that a comparison needs."""
 
@@ -63,9 +82,10 @@ class Training(NamedTuple):
 
 
 def trainings(controls: Sequence[Control] = CONTROLS, n_seeds: int = SEEDS) -> list[Training]:
-    """Every training of `controls`. Raises ValueError for fewer than `SEEDS` seeds."""
-    if n_seeds < SEEDS:
-        raise ValueError(f"n_seeds={n_seeds} is too few for the spread of a control; use {SEEDS} or more")
+    """Every training of `controls`. Fewer than `SEEDS` seeds are too few for the spread of a control: whoever asks for
+    them must say so beside the result. Raises ValueError for none."""
+    if n_seeds < 1:
+        raise ValueError(f"controls.seeds={n_seeds} trains nothing; use {SEEDS} or more")
     return [Training(c.name, mask, seed, c.encoder) for c in controls for mask in c.masks for seed in range(n_seeds)]
 
 

@@ -86,6 +86,20 @@ def excess(
     )
 
 
+def own_excess(
+    decodings: Decodings, weights: WordWeights, *, n_draws: int = 2000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean excess of one decoder, seeds averaged within a reading, and its interval: (mean, low, high)."""
+    subjects = sorted(set(decodings.subjects))
+    sums, counts = _cells(decodings, weights, subjects)
+    read = counts > 0
+    values = np.divide(sums, counts, out=np.zeros_like(sums), where=read)
+    draws = two_way_bootstrap(values, read, n_draws, seed)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    mean = float(values.sum() / read.sum())
+    return mean, min(float(low), mean), max(float(high), mean)
+
+
 def _cells(decodings: Decodings, weights: WordWeights, subjects: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Sum of excess and number of rows, both [subjects, n]."""
     sentences = Sentences.of(decodings)

@@ -30,12 +30,17 @@ def cached_sentences(path: Path, folder: Path) -> "CachedSentences":
     Raises the errors of `read_sentences`, and ValueError naming a damaged cache.
     """
     recording = recording_of(path)
-    file = folder / f"{path.stem}-{_identity(path)}.safetensors"
+    file = cache_file(path, folder)
     if not file.is_file():
         _write(file, read_sentences(path))
         for outdated in set(folder.glob(f"{path.stem}-*.safetensors")) - {file}:
             outdated.unlink()
     return CachedSentences(file, recording)
+
+
+def cache_file(path: Path, folder: Path) -> Path:
+    """Where the cache of a result file lies, whether it is there or not."""
+    return folder / f"{path.stem}-{_identity(path)}.safetensors"
 
 
 class CachedSentences(Sequence[Sentence]):

@@ -83,7 +83,7 @@ def recipe(config: DemoConfig, folder: Path) -> TrainConfig:
         data=DigitsConfig(root=str(digits), split_seed=config.seed) if found else SyntheticConfig(),
         features=LogMelConfig.gsc_8k() if found else LogMelConfig.gsc(),
         augmentation=AugmentationConfig(frequency_mask_bands=20, vocal_tract=0.15, time_stretch=0.2),
-        optimizer=OptimizerConfig(),
+        optimizer=OptimizerConfig(lr=0.012) if found else OptimizerConfig(),
         trainer=TrainerConfig(epochs=config.epochs),
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from accel.report import Section
 
-DOMAINS = ("speech",)
+DOMAINS = ("bci", "speech", "vision")
 
 
 class DataModule(Protocol):
@@ -46,10 +46,12 @@ class Domain(Protocol):
 
 @runtime_checkable
 class OwnWay(Domain, Protocol):
-    """A domain that does not classify: it trains and evaluates in its own way, from the claim of the folder on."""
+    """A domain that does not classify: it trains and evaluates in its own way, from the claim of the folder on, and
+    exports parts of its models, in order; the first is the one in the export folder itself."""
 
     def train(self, config: Any) -> None: ...
     def evaluate(self, trained: Any, trained_with: Any, config: Any) -> None: ...
+    def export_parts(self, trained: Any, config: Any, n_batches: int, batch_size: int) -> Sequence[Any]: ...
 
 
 @runtime_checkable
@@ -76,8 +78,10 @@ class Classifier(Domain, Protocol):
 
     def model_card(self, result: dict[str, Any], data: Any) -> str: ...
 
-    def page(self, run: Path, trained: Any, data: Any, result: dict[str, Any]) -> tuple[str, str, Sequence[Section]]:
-        """Title, opening paragraph and sections of the run's report."""
+    def page(
+        self, run: Path, trained: Any, data: Any, result: dict[str, Any], log_p: Tensor
+    ) -> tuple[str, str, Sequence[Section]]:
+        """Title, opening paragraph and sections of the run's report; log_p `[n, classes]` of the test set."""
 
     def choose(self, trained_with: Any, split: str, root: str | None) -> Any:
         """Labelled samples to score, from the run's own data or another folder; has `labels` and `class_names`."""

@@ -60,7 +60,7 @@ def tested_on(result: dict[str, Any]) -> str:
 
 
 def page(
-    run: Path, trained: TrainedModel, data: SpeechDataModule, result: dict[str, Any]
+    run: Path, trained: TrainedModel, data: SpeechDataModule, result: dict[str, Any], log_p: Tensor
 ) -> tuple[str, str, Sequence[Section]]:
     return (
         f"{result['name']}: SpikeSCR with {result['parameters']:,} parameters",
@@ -111,6 +111,9 @@ def heard_before(result: dict[str, Any]) -> str:
 
 
 def choose(trained_with: TrainConfig, split: str, root: str | None) -> Clips[Any]:
+    if root is not None and not hasattr(trained_with.data, "root"):
+        source = trained_with.data.source
+        raise ValueError(f"this run was trained on {source} data, which has no folder; leave data.root out")
     source = trained_with.data if root is None else replace(trained_with.data, root=root)
     if split == "all":
         return load_all(source)

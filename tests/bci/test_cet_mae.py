@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from bci.cet_mae import CETMAE, CETMAEConfig, keep
-from bci.planted_gate import GateScores, PlantedGate, PlantedGateConfig
 from bci.tokenizer import train_tokenizer
 from bci.training import (
     OptimisationConfig,
@@ -198,6 +197,28 @@ def test_warm_up_rises_to_lr_and_the_cosine_falls_to_zero() -> None:
     assert optimisation.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
 
 
+def test_mixed_precision_gives_finite_losses_and_gradients() -> None:
+    model, batch = a_model().train(), a_batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = PretrainingConfig.planted().build()(model, batch)
+    losses.total.backward()
+    gradient = model.front.e_branch.layers[0].attention.query.weight.grad
+    assert bool(torch.stack(losses).isfinite().all()) and bool(gradient.isfinite().all()) and bool(gradient.any())
+
+
+def test_a_pretrained_bart_travels_with_the_model(tmp_path) -> None:
+    from bci.bart import random_bart
+
+    random_bart(CETMAEConfig.planted().bart_sizes, VOCABULARY).save_pretrained(tmp_path / "bart")
+    config = CETMAEConfig.planted()
+    config.bart = str(tmp_path / "bart")
+    model, batch = config.build(VOCABULARY).eval(), a_batch()
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "bart").rename(tmp_path / "gone")
+    again = CETMAE.from_pretrained(tmp_path / "model").eval()
+    assert torch.equal(again.text_vector(batch.ids), model.text_vector(batch.ids)) and again.text_frozen
+
+
 def test_a_model_survives_its_folder(tmp_path) -> None:
     model, batch = a_model(), a_batch()
     model.save_pretrained(tmp_path)
@@ -213,59 +234,3 @@ def test_tokenizer_keeps_bart_ids_and_truncates_to_an_end_token() -> None:
     assert tokenizer.decode(ids) == texts and truncated == 0 and tokenizer.mask_id == tokenizer.vocab_size - 1
     short, truncated = tokenizer.encode(texts, 4)
     assert short.shape == (4, 2) and truncated == 2 and short[-1].tolist() == [2, 2]
-
-
-def gate(scores: GateScores) -> bool:
-    """The limits at strength 1."""
-    return scores.loss <= math.log(32) - 1.7 and scores.top1 >= 0.48 and scores.top5 >= 0.82 and (
-        scores.same_length_rank <= 0.10 and scores.p <= 0.01
-    )  # fmt: skip
-
-
-@pytest.mark.slow
-def test_planted_content_is_found_in_unseen_sentences() -> None:
-    planted = PlantedGateConfig(strength=1.0).build()
-    model = planted.train()
-    assert all(gate(planted.score(model, split)) for split in ("test", "valid"))
-    assert planted.score(model, "test").text_gain <= -0.2
-
-
-@pytest.mark.slow
-def test_without_a_signal_sentences_of_one_length_are_not_told_apart() -> None:
-    planted = PlantedGateConfig(strength=0.0).build()
-    model = planted.train()
-    for split in ("test", "valid"):
-        scores = planted.score(model, split)
-        assert 0.40 <= scores.same_length_rank <= 0.60 and scores.p > 0.01
-    assert planted.score(model, "test").mse_ratio <= 0.935
-
-
-def shuffled_pairs(batch: PretrainingBatch) -> PretrainingBatch:
-    order = torch.arange(len(batch.sentence)).roll(1)
-    return batch._replace(ids=batch.ids[:, order], sentence=torch.arange(len(order)))
-
-
-@pytest.mark.slow
-def test_a_model_trained_on_shuffled_pairs_fails() -> None:
-    planted = PlantedGateConfig(strength=1.0).build()
-    assert not gate(planted.score(planted.train(shuffled_pairs), "test"))
-
-
-@torch.no_grad()
-def mean_contrast(planted: PlantedGate, model: CETMAE) -> float:
-    """Contrastive loss of unseen sentences, one reader at a time."""
-    readings = planted.readings["test"]
-    n = len(readings.texts)
-    parts = [readings.batch(rows) for rows in torch.arange(len(readings.of_row)).split(n)]
-    text = model.text_vector(readings.ids)
-    losses = [
-        info_nce(model.eeg_vector(part.eeg, part.mask), text[part.sentence], model.scale, part.sentence)
-        for part in parts
-    ]
-    return float(torch.stack(losses).mean())
-
-
-def test_a_short_training_already_finds_strong_content_in_unseen_sentences() -> None:
-    planted = PlantedGateConfig(strength=3.0, steps=120, n_sentences=200, batch_size=32).build()
-    chance = math.log(len(planted.readings["test"].texts))
-    assert mean_contrast(planted, planted.train()) < chance - 0.4

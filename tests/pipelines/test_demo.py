@@ -1,6 +1,7 @@
 """The demo tells its chapters on one page, and refuses one it does not have."""
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -47,3 +48,13 @@ def test_every_chapter_has_a_file_and_others_are_refused(tmp_path):
     assert DemoConfig().chapters == list(demo.CHAPTERS)
     with pytest.raises(ValueError, match=r"chapters=.*poetry.*is not a choice of"):
         demo.run(replace(DemoConfig(), run=str(tmp_path), chapters=["poetry"]))
+
+
+@pytest.mark.slow
+def test_the_brain_chapter_is_told_within_three_minutes_and_its_decoder_reads_the_planted_words(tmp_path):
+    started = time.process_time()
+    demo.run(DemoConfig(run=str(tmp_path), chapters=["brain"]))
+    seconds = time.process_time() - started  # of one or two cores, whatever else they do
+    page = (tmp_path / "report.html").read_text()
+    assert "The model beats its noise control" in page
+    assert seconds < 360, f"took {seconds:.0f} s of processor time"

@@ -119,6 +119,22 @@ def test_a_model_is_scored_on_any_folder_of_its_layout(runs: dict[str, Path], da
         assert score(runs[name], tmp_path / "other.h5", out)["clips"] == 2 * SMALL[name][0]
 
 
+def test_a_digit_model_is_scored_on_another_folder_with_some_of_the_digits(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPIKELOOM_DATA", str(data))
+    monkeypatch.setattr(train, "tell", lambda *given: None)
+    run = tmp_path / "run"
+    train.run(composed("experiment=spikescr_fsdd", "leave_one_speaker_out=false", f"run={run}", "seed=1", *TINY))
+    write_digits(tmp_path / "more" / "recordings", ("zoe",), takes=3)
+    for file in (tmp_path / "more" / "recordings").glob("0_*"):
+        file.unlink()
+    scores = score(run, tmp_path / "more", tmp_path / "scores.json")
+    assert scores["clips"] == sum(map(sum, scores["confusion_matrix"])) == 6
+    assert [sum(row) for row in scores["confusion_matrix"]] == [0, 3, 3]
+    assert scores["accuracy"] == sum(scores["confusion_matrix"][i][i] for i in range(3)) / 6
+
+
 def test_a_folder_of_another_kind_is_refused_by_name(runs: dict[str, Path], data: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
     with pytest.raises(

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bci.raw.eyelink import read_eyelink
+from bci.raw.recordings import NetEEG
 from bci.zuco.records import BLOCKS, SUBJECTS
 from bci.zuco.splits import load_split
 from pipelines import data
+from pipelines.recordings import fixation_pieces
 from pipelines.schema import DataConfig
 from tests.conftest import data_folder
 
@@ -149,10 +152,27 @@ def test_what_cannot_be_made_is_refused(change: dict[str, object], message: str,
 def test_memory_does_not_grow_with_the_number_of_readers(capsys: pytest.CaptureFixture[str]) -> None:
     from pipelines.benchmarks.zuco import print_zuco
 
-    print_zuco(30)
+    print_zuco(30, bank=3)
     lines = capsys.readouterr().out.strip().split("\n")
     stages = {line[:36].strip(): line.split() for line in lines[1:-1]}
     assert int(stages["every row parsed and counted"][-4].replace(",", "")) >= 30
     assert "tokens" in lines[-1]
     with pytest.raises(ValueError, match="rows=0"):
         print_zuco(0)
+
+
+def test_fixations_of_an_eye_tracker_meet_the_eeg_in_their_triggers() -> None:
+    for asc in sorted(data_folder("eeg").rglob("*.asc")):
+        gaze = read_eyelink(asc)
+        if len(gaze.triggers) < 2:
+            continue
+        begin_ms, end_ms = gaze.samples[0, 0] - 2000, gaze.samples[-1, 0] + 2000
+        events = tuple(((at - begin_ms) / 1000, str(number)) for at, number in gaze.triggers)
+        net = NetEEG(eeg_uv=np.zeros((105, round((end_ms - begin_ms) / 2))), how="", events=events, measured=())
+        found = fixation_pieces(net, gaze, asc.name)
+        inside = (gaze.fixations[:, 0] >= begin_ms) & (gaze.fixations[:, 1] < end_ms)
+        lasted = (gaze.fixations[:, 1] - gaze.fixations[:, 0]) / 2 + 1  # samples; the last one belongs to it
+        expected = gaze.fixations[inside & (lasted >= 50)]
+        np.testing.assert_allclose(found, (expected[:, :2] - begin_ms) / 2 + [0, 1], atol=1)
+        with pytest.raises(ValueError, match="trigger 0 is 99 in the EEG"):
+            fixation_pieces(replace(net, events=((0.0, "99"), *events[1:])), gaze, asc.name)

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bci.evaluation.calibration import STRENGTHS, experiment
-from bci.evaluation.excess import excess
+from bci.evaluation.battery import calibrate, synthetic_pool, world_p, world_rate
+from bci.evaluation.calibration import experiment
 from bci.evaluation.null_worlds import NULL_WORLDS, PLANTED_WORLD, NullWorld, Text, draw
 from bci.evaluation.significance import Sentences, WordWeights, kernels, sentence_permutation
-from bci.zuco.corpus import write_sentences
 from bci.zuco.materials import read_materials
 from bci.zuco.text import normalise
 from tests.conftest import data_folder
@@ -22,16 +21,15 @@ def pool() -> list[Text]:
     if (root / "zuco1_task_materials").is_dir():
         found = read_materials(root)
         return [Text(text, task) for task in ("SR1", "NR1", "NR2") for text in found[task]]
-    return [Text(text, f"T{i % 2}") for i, text in enumerate(write_sentences(900, 0))]
+    return synthetic_pool()
 
 
 def p_of(world: NullWorld, seed: int) -> float:
-    drawn = draw(world, pool(), seed)
-    return sentence_permutation(drawn.decodings, WordWeights(drawn.train_texts), 199, seed).p
+    return world_p(world, pool(), seed)
 
 
 def rate(world: NullWorld, seeds: range) -> float:
-    return float(np.mean([p_of(world, seed) < 0.05 for seed in seeds]))
+    return world_rate(world, pool(), seeds)
 
 
 def rows_permuted(world: NullWorld, seed: int) -> float:
@@ -86,30 +84,20 @@ def test_the_pipeline_is_silent_without_a_signal_and_speaks_with_one():
 
 
 @pytest.mark.slow
-def test_false_positive_rate_of_all_null_worlds():
+def test_false_positive_rates_and_power_are_those_of_a_calibrated_test(capsys):
     data_folder("zuco/zuco1_task_materials")
-    rates = [rate(world, range(1000 * k, 1000 * k + 100)) for k, world in enumerate(NULL_WORLDS)]
-    assert 0.025 <= np.mean(rates) <= 0.07
-    assert max(rates) <= 0.13
-    assert rate(PLANTED_WORLD, range(50)) >= 0.9
-
-
-@pytest.mark.slow
-def test_false_positive_rate_and_power_of_the_pipeline(capsys):
-    false, covered = [], []
-    for seed in range(200):
-        run = experiment(0.0, seed)
-        weights = WordWeights(run.train_texts)
-        false.append(sentence_permutation(run.eeg, weights, 199, seed).p < 0.05)
-        interval = excess(run.eeg, run.noise, weights, seed=seed)
-        covered.append(interval.low <= 0 <= interval.high)
-    power = {}
-    for strength in STRENGTHS[1:]:
-        runs = [experiment(strength, 500 + seed) for seed in range(20)]
-        power[strength] = np.mean([sentence_permutation(r.eeg, WordWeights(r.train_texts), 199).p < 0.05 for r in runs])
     with capsys.disabled():
-        print(f"\nfalse positives {np.mean(false):.3f}, intervals that cover 0 {np.mean(covered):.3f}, power {power}")
-    assert np.mean(false) <= 0.08
-    assert np.mean(covered) >= 0.92
-    assert power[0.25] >= 0.9
-    assert power[1.0] >= 0.9
+        found = calibrate(pool(), say=print)
+    assert found["pipeline"]["rejected"] <= 0.08
+    assert found["pipeline"]["intervals_with_0"] >= 0.92
+    power = dict(zip(found["power"]["strengths"], found["power"]["rejected"], strict=True))
+    assert min(power[0.25], power[1.0]) >= 0.9
+    assert 0.025 <= found["null_worlds_pooled"] <= 0.07
+    assert found["null_worlds_largest"] <= 0.13
+    assert found["planted_words_found"] >= 0.9
+
+
+def test_a_small_calibration_tells_every_figure():
+    said = []
+    found = calibrate(synthetic_pool(), null_runs=1, power_runs=1, world_runs=1, say=said.append)
+    assert found["power"]["strengths"][0] == 0 and len(found["null_worlds"]) == 12 and len(said) >= 14

@@ -97,5 +97,5 @@ def test_lengths_and_sentences_without_input():
 def test_every_control_is_trained_five_times_with_each_mask():
     assert len(trainings()) == 5 * sum(len(control.masks) for control in CONTROLS)
     assert {c.name for c in CONTROLS if set(c.masks) == {"real", "neutral"}} == {"noise", "shuffled", "zero"}
-    with pytest.raises(ValueError, match="n_seeds=4"):
-        trainings(n_seeds=4)
+    with pytest.raises(ValueError, match="seeds=0"):
+        trainings(n_seeds=0)

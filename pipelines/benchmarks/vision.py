@@ -1,0 +1,103 @@
+"""A training step (T = 4) of a vision model beside its arithmetic floor and the same network in SpikingJelly layers.
+
+floor       2 operations a multiply-accumulate, three passes (none into the pixels), at the rate of a matrix product
+bfloat16    only where the processor multiplies it; elsewhere one convolution tells what emulating it would cost
+"""
+
+import torch
+import torch.nn.functional as F
+
+from pipelines.benchmarks import peers
+from pipelines.benchmarks.measure import apart, clock, median_ms, now_s, peak_mb
+from vision.energy import layer_shapes
+from vision.spiking_transformer import SpikingTransformer
+from vision.variants import create_model
+
+NETWORKS = (("spikingformer_4_384", 8), ("qkformer_hst_4_384", 4))  # name, batch
+SIZE = (3, 32, 32)
+
+
+def print_vision(repeats: int) -> None:
+    """One block a network; every figure comes from a fresh process of this run, ratios are what to quote."""
+    repeats = max(2, repeats // 8)
+    rate = matmul_rate()
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    print(
+        f"training step (forward, loss, backward), 32 x 32 images, {torch.get_num_threads()} threads, {clock()}, "
+        f"matrix product {rate / 1e9:.0f} GFLOP/s, {'with' if has_bf16 else 'without'} bfloat16 products"
+    )
+    for name, batch in NETWORKS:
+        floor_ms = 1e3 * step_operations(name, batch) / rate
+        print(f"{name}, batch {batch}: floor {floor_ms:.0f} ms")
+        ways = ["ours", "ours, plain autograd", "ours, checkpointing", "ours, channels last"]
+        ways += ["ours, bfloat16"] if has_bf16 else []
+        ways += ["SpikingJelly"] if peers.installed() else []
+        first = 0.0
+        for way in ways:
+            ms, mb = apart(training_step, way, name, batch, repeats)
+            first = first or ms
+            print(f"  {way:22s} {ms:8.0f} ms  {ms / first:5.2f} of ours  {ms / floor_ms:5.2f} of floor  {mb:7.0f} MB")
+        if not peers.installed():
+            print("  SpikingJelly           not installed")
+    if not has_bf16:
+        print(f"one convolution in emulated bfloat16 takes {emulated_bfloat16():.1f} times as long as in float32")
+
+
+def matmul_rate() -> float:
+    """Floating-point operations a second of a product of two 1536 x 1536 float32 matrices."""
+    n = 1536
+    a, b = torch.randn(n, n), torch.randn(n, n)
+    return 2 * n**3 / (median_ms(lambda: a @ b, 9) / 1e3)
+
+
+def step_operations(name: str, batch: int) -> float:
+    """Operations of forward, input and weight gradients of the convolutions; attention and norms not included."""
+    with torch.device("meta"):
+        model = create_model(name)
+    first, *later = layer_shapes(model, SIZE)
+    return 2.0 * batch * (2 * first.macs + model.T * 3 * sum(layer.macs for layer in later))
+
+
+def training_step(way: str, name: str, batch: int, repeats: int) -> tuple[float, float]:
+    """Median milliseconds of a step and peak memory in MB above what the process held before its first step."""
+    from vision.memory import plain
+
+    torch.manual_seed(0)
+    model: torch.nn.Module = create_model(name).train()
+    images, labels = torch.randn(batch, *SIZE), torch.randint(10, (batch,))
+    if way == "SpikingJelly":
+        from pipelines.benchmarks.vision_peers import Twin
+
+        assert isinstance(model, SpikingTransformer)
+        model = Twin(model)
+    elif way == "ours, checkpointing":
+        model.set_grad_checkpointing()  # type: ignore[operator]
+    elif way == "ours, channels last":
+        model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def once() -> None:
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=way == "ours, bfloat16"):
+            logits = model(images)
+        F.cross_entropy(logits.float(), labels).backward()
+
+    before = peak_mb()
+    if way == "ours, plain autograd":
+        with plain():
+            return median_ms(once, repeats), peak_mb() - before
+    return median_ms(once, repeats), peak_mb() - before
+
+
+def emulated_bfloat16() -> float:
+    """Time of a 3x3 convolution in bfloat16 over that in float32."""
+    x, weight = torch.randn(8, 96, 16, 16), torch.randn(96, 96, 3, 3)
+
+    def seconds(dtype: torch.dtype) -> float:
+        a, w = x.to(dtype), weight.to(dtype)
+        F.conv2d(a, w, padding=1)
+        start = now_s()
+        for _ in range(3):
+            F.conv2d(a, w, padding=1)
+        return now_s() - start
+
+    return seconds(torch.bfloat16) / seconds(torch.float32)

@@ -1,0 +1,248 @@
+"""What holds for every chip, network and mapping: conservation, limits of sparsity, capacity, and time."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accel.trainer.chip import Chip
+from accel.trainer.cycles import busiest, drawn_busiest
+from accel.trainer.layer_cost import layer_phases
+from accel.trainer.partition import Mapping
+from accel.trainer.result import SimulationReport
+from accel.trainer.simulator import simulate
+from accel.trainer.workload import Density, Layer, Workload, WorkloadError
+from tests.accel.trainer.networks import after, chip, conv, resnet18, workload
+
+CHIP = chip()
+ALL = {
+    "energy__include_dram": True,
+    "energy__include_noc": True,
+    "energy__include_leakage": True,
+    "memories__soma_u__leak_mw__value": 2.0,
+}
+SKIPPING = {
+    "engines__fp__zero_skipping": ["input", "weight"],
+    "engines__bp__zero_skipping": ["du", "weight"],
+    "engines__wg__zero_skipping": ["input", "du"],
+}
+GATING = {key.replace("skipping", "gating"): value for key, value in SKIPPING.items()}
+
+
+def network(channels: list[int], size: int, batch: int, density: float = 1.0) -> Workload:
+    """A chain of convolutions with norms and neurons; all operands have the same density."""
+    d = Density(mean=density, min=density, max=density)
+    layers: list[Layer] = []
+    for i, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False)):
+        product = conv(
+            f"c{i}", inputs, outputs, size, batch_size=batch, density_input=d, density_du=d, density_weight=d
+        )
+        if layers:
+            product = replace(product, inputs=(layers[-1].path,))
+        norm = after(product, "norm")
+        layers += [product, norm, after(norm, "neuron")]
+    return workload(*layers)
+
+
+mappings = st.builds(
+    Mapping,
+    replicas=st.integers(1, 3),
+    style=st.sampled_from(["pipeline", "channels"]),
+    micro_batches=st.sampled_from([None, 1, 2]),
+)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    channels=st.lists(st.integers(1, 70), min_size=2, max_size=4),
+    size=st.integers(1, 10),
+    batch=st.integers(3, 5),
+    mapping=mappings,
+    mesh=st.sampled_from([(1, 3), (2, 2), (3, 3)]),
+    skipping=st.booleans(),
+    density=st.floats(0, 1),
+)
+def test_nothing_is_lost_under_any_mapping(
+    channels: list[int], size: int, batch: int, mapping: Mapping, mesh: tuple[int, int], skipping: bool, density: float
+) -> None:
+    """MACs, energy and time add up: `simulate` checks its laws, and here are the same sums from outside."""
+    changes = {**ALL, **(SKIPPING if skipping else {}), "cores__count__value": mesh[0] * mesh[1]}
+    report = simulate(network(channels, size, batch, density), chip(**changes, cores__mesh__value=list(mesh)), mapping)
+    total = report.energy_per_iteration_pj
+    assert sum(report.energy_by_tensor_pj.values()) == pytest.approx(total, rel=1e-12)
+    assert sum(layer.total.energy.total_pj for layer in report.layers) == pytest.approx(total, rel=1e-12)
+    for time in report.engine_times:
+        spent = time.busy_cycles + time.stall_cycles + time.idle_cycles
+        assert spent == pytest.approx(report.makespan_cycles, abs=1.001)
+    for core, engine, _, _, start, end, busy in report.timeline:
+        assert 0 <= start < end <= report.makespan_cycles and busy <= end - start + 1e-6, (core, engine)
+    assert (report.network.bytes > 0) == (report.cores_used > 1) or not report.network.bytes
+    assert sum(report.network.link_bytes.values()) >= (1 if report.network.bytes else 0)
+    worst = report.network.worst_link_utilisation
+    assert 0 <= worst <= 1.000001
+
+
+def dense_and(density: float, **changes: object) -> tuple[SimulationReport, SimulationReport]:
+    net = network([8, 40, 20], 6, 3, density)
+    return simulate(net, CHIP), simulate(net, chip(**changes))
+
+
+def test_full_density_gates_and_skips_nothing() -> None:
+    for changes in (GATING, SKIPPING):
+        dense, other = dense_and(1.0, **changes)
+        assert other.makespan_cycles == dense.makespan_cycles
+        assert other.total.energy == dense.total.energy
+
+
+def test_silence_costs_the_memory_floor() -> None:
+    _, gated = dense_and(0.0, **GATING)
+    products = [layer for layer in gated.layers if layer.kind == "gemm_weight"]
+    assert all(
+        layer.total.energy.compute_pj < 1e-9 or layer.engine("optimizer").energy.compute_pj for layer in products
+    )
+    assert all(layer.engine(n).energy.compute_pj == 0 for layer in products for n in ("fp", "bp", "wg"))  # type: ignore[arg-type]
+    assert all(layer.engine("fp").energy.sram_pj > 0 for layer in products)
+    assert gated.energy_per_iteration_pj > 0
+
+
+@settings(max_examples=8, deadline=None)
+@given(low=st.floats(0, 1), high=st.floats(0, 1))
+def test_a_sparser_network_never_takes_longer(low: float, high: float) -> None:
+    low, high = sorted((low, high))
+    layers = [
+        {p.engine: p for p in layer_phases(network([8, 40], 6, 3, d).layers[0], chip(**SKIPPING), True)}
+        for d in (low, high)
+    ]
+    for engine in ("fp", "wg"):
+        assert layers[0][engine].cycles <= layers[1][engine].cycles
+
+
+def test_skipping_waits_for_the_fullest_lane() -> None:
+    assert drawn_busiest(0.25, 256) > 0.25
+    assert drawn_busiest(0.25, 10_000) < drawn_busiest(0.25, 256)  # long streams even out
+    assert drawn_busiest(0.0, 9) == 0 and drawn_busiest(1.0, 9) == 1
+    measured = Density(mean=0.25, min=0.2, max=0.3, busiest=0.5)
+    assert busiest(measured, 256) == 0.5 and busiest(None, 256) == 1
+    plain = conv("c", 32, 32, 16, density_input=replace(measured, busiest=0.25))
+    uneven = replace(plain, density_input=measured)
+    skipping = chip(engines__fp__zero_skipping=["input"])
+    even, waits, dense = (layer_phases(*x, True)[0] for x in ((plain, skipping), (uneven, skipping), (plain, CHIP)))
+    assert even.cycles < waits.cycles < dense.cycles
+    # Both skip the same MACs, so they spend the same energy on arithmetic: gating's.
+    assert even.energy.compute_pj == waits.energy.compute_pj == pytest.approx(0.25 * dense.energy.compute_pj)
+
+
+def test_pruned_weights_save_energy_when_gated_and_cycles_when_skipped() -> None:
+    pruned = Density(mean=0.1, min=0.1, max=0.1, busiest=0.2)
+    layer = conv("c", 64, 64, 8, density_weight=pruned)
+    dense = layer_phases(layer, CHIP, True)[0]
+    gated = layer_phases(layer, chip(engines__fp__zero_gating=["weight"]), True)[0]
+    skipped = layer_phases(layer, chip(engines__fp__zero_skipping=["weight"]), True)[0]
+    assert gated.cycles == dense.cycles and gated.energy.compute_pj == pytest.approx(0.1 * dense.energy.compute_pj)
+    assert skipped.cycles < 0.25 * dense.cycles
+    assert skipped.energy.compute_pj == gated.energy.compute_pj
+
+
+SIZES = st.lists(st.integers(8, 22), min_size=2, max_size=2, unique=True)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    name=st.sampled_from(["fp_in_s", "fp_in_w", "fp_out_xi", "bp_in_du", "bp_in_w", "norm_2mb", "optimizer_6mb"]),
+    sizes=SIZES,
+    channels=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+)
+def test_a_larger_memory_never_moves_more_bytes(name: str, sizes: list[int], channels: tuple[int, int]) -> None:
+    small = {f"memories__{n}__size_bits__value": 1 << 12 for n in ("norm_2mb", "optimizer_6mb") if n != name}
+    smaller, larger = sorted(sizes)
+    net = network([channels[0], channels[1], 16], 8, 3)
+    moved = []
+    for exponent in (max(smaller, 13), max(larger, 13)):
+        report = simulate(net, chip(**small, **{f"memories__{name}__size_bits__value": 1 << exponent}))
+        moved.append([layer.total.dram_bytes for layer in report.layers])
+    if name.endswith(("_s", "_w", "_du", "mb")):  # the output SRAM also moves the balance between cores
+        assert sum(moved[1]) <= sum(moved[0])
+
+
+def test_small_memories_spill_and_large_ones_move_what_must_move() -> None:
+    net = network([64, 128, 128], 16, 4)
+    one = {"cores__count__value": 1, "cores__mesh__value": [1, 1]}
+    tiny = {f"memories__{name}__size_bits__value": 1 << 14 for name in ("norm_2mb", "optimizer_6mb")}
+    spilt, roomy = simulate(net, chip(**one, **tiny)), simulate(net, chip(**one))
+    assert spilt.dram_bytes_per_iteration > spilt.compulsory_dram_bytes_per_iteration
+    assert roomy.dram_bytes_per_iteration == roomy.compulsory_dram_bytes_per_iteration
+    assert spilt.compulsory_dram_bytes_per_iteration == roomy.compulsory_dram_bytes_per_iteration
+
+
+def test_shared_ports_slow_down_what_runs_at_the_same_time() -> None:
+    """The normalisation SRAM serves FP and BP: with a slow port their tasks stall, with a fast one they do not."""
+    net = network([16, 16, 16, 16], 8, 6)
+    one = {"cores__count__value": 1, "cores__mesh__value": [1, 1], "dram__bandwidth_bytes_per_s__value": 1e13}
+    images = Mapping(micro_batches=6)
+    slow = simulate(net, chip(**one, memories__norm_2mb__port_bits__value=16), images)
+    fast = simulate(net, chip(**one, memories__norm_2mb__ports__value=16), images)
+    assert sum(t.stall_cycles for t in slow.engine_times) > 0
+    assert sum(t.stall_cycles for t in fast.engine_times) < 1
+    assert slow.makespan_cycles > fast.makespan_cycles
+    assert fast.overlap_cycles > 0
+
+
+def test_a_memory_that_two_engines_share_is_contended() -> None:
+    shared = chip(engines__wg__memories={"input": "fp_in_s", "gradient": "wg_in_du", "output": "wg_out_dw"})
+    net, one = network([16, 16, 16], 8, 6), Mapping(micro_batches=6)
+    assert sum(t.stall_cycles for t in simulate(net, shared, one).engine_times) > sum(
+        t.stall_cycles for t in simulate(net, CHIP, one).engine_times
+    )
+
+
+def test_whole_numbers_cost_a_pass_for_each_bit() -> None:
+    spikes = conv("c", 32, 32, 8)
+    numbers = replace(spikes, input_kind="integer", input_bits=3)
+    one, three = layer_phases(spikes, CHIP, True)[0], layer_phases(numbers, CHIP, True)[0]
+    assert three.energy.compute_pj == pytest.approx(3 * one.energy.compute_pj)
+    assert one.cycles < three.cycles <= 3 * one.cycles
+    assert three.dram_bytes_by_tensor["s"] == 3 * one.dram_bytes_by_tensor["s"]
+    assert any("bit plane" in note for note in simulate(workload(numbers), CHIP).warnings)
+
+
+def test_a_linear_layer_streams_images_through_its_weights() -> None:
+    """100 steps of 16 clips are 1,600 rows; 256 of them fit in the partial sums of 16 columns: 7 fills instead of
+    1,600."""
+    layer = conv("l", 256, 256, 1, kernel=1, time_steps=100, batch_size=16)
+    phase = layer_phases(layer, CHIP, True)[0]
+    folds = 16 * 16
+    assert phase.cycles == 6 * (folds * (256 + 46) - 1) + folds * (64 + 46) - 1
+    assert phase.looped_macs / (256 * phase.cycles) > 0.8
+
+
+def test_a_layer_too_large_for_any_buffer_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'c0' does not fit on chip 'neuromc': engine fp needs 4096 bit of weight"):
+        simulate(network([16, 16], 4, 2), chip(memories__fp_in_w__size_bits__value=2048))
+
+
+def test_links_in_a_cycle_are_refused() -> None:
+    a, b = replace(conv("a", 4, 4, 4), inputs=("b",)), replace(conv("b", 4, 4, 4), inputs=("a",))
+    with pytest.raises(WorkloadError, match=r"'a'.*'b'.*cycle"):
+        workload(a, b)
+
+
+def test_more_copies_than_cores_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 copies of the network for 20 core"):
+        simulate(network([4, 4], 4, 3), CHIP, Mapping(replicas=4))
+
+
+def test_copies_sum_their_gradients_on_a_ring() -> None:
+    net = network([16, 16], 8, 4)
+    report = simulate(net, chip(energy__include_noc=True), Mapping(replicas=4))
+    weights = sum(layer.parameters for layer in net.layers)
+    # 2 P (n - 1) / n bytes of 16-bit gradients and weights from each of 4 copies
+    assert report.network.all_reduce_bytes == pytest.approx(4 * 2 * 2 * weights * 3 / 4, abs=16)
+    assert report.total.energy.noc_pj > 0
+    assert report.total.true_macs == simulate(net, CHIP).total.true_macs
+
+
+def test_cost_grows_with_layers_and_cores_and_1024_cores_work() -> None:
+    big: Chip = chip(cores__count__value=1024, cores__mesh__value=[32, 32])
+    report = simulate(resnet18(2, 4), big)
+    assert 20 < report.cores_used <= 1024

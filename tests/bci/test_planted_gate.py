@@ -1,0 +1,86 @@
+"""CET-MAE finds planted content in unseen sentences, claims none where there is none, and what is broken fails."""
+
+import math
+from functools import cache
+
+import pytest
+import torch
+
+from bci.cet_mae import CETMAE
+from bci.matching import contrast
+from bci.planted_gate import LIMITS, VARIANTS, GateScores, PlantedGate, PlantedGateConfig
+
+SEEDS = (3, 4)  # on which no limit was set
+
+
+@cache
+def small_gate() -> PlantedGate:
+    return PlantedGateConfig(strength=3.0, steps=120, n_sentences=200, batch_size=32).build()
+
+
+@torch.no_grad()
+def unseen_loss(model: CETMAE) -> float:
+    """Contrastive loss of test sentences, minus chance."""
+    readings = small_gate().readings["test"]
+    eeg = model.eeg_vector(readings.eeg, readings.mask)
+    text = model.text_vector(readings.ids)
+    loss, _, _ = contrast(model, eeg, text, readings.of_row, torch.Generator().manual_seed(0))
+    return loss - math.log(len(text))
+
+
+def test_a_short_training_already_finds_strong_content_and_shuffled_pairs_do_not() -> None:
+    assert unseen_loss(small_gate().train()) < -0.4
+    assert unseen_loss(small_gate().train("shuffled_pairs")) > -0.2
+
+
+def test_a_frozen_text_encoder_gets_no_gradient_and_a_wrong_position_ignores_order() -> None:
+    config = PlantedGateConfig(steps=2, n_sentences=60, batch_size=8)
+    config.optimisation.warmup_steps = 1
+    gate = config.build()
+    moved = {}
+    for variant in ("correct", "frozen_text"):
+        model = gate.train(variant)
+        moved[variant] = any(p.requires_grad for p in model.text_encoder.parameters())
+    assert moved == {"correct": True, "frozen_text": False}
+    batch = gate.readings["test"].batch(torch.arange(4))
+    swapped = batch.eeg[[1, 0, *range(2, len(batch.eeg))]]
+    whole = batch.mask[:2].all()
+    assert whole
+    for variant, tells_order in (("correct", True), ("position_of_batch", False)):
+        front = gate.train(variant).front
+        with torch.no_grad():
+            differs = (front(batch.eeg, batch.mask)[2:] - front(swapped, batch.mask)[2:]).abs().max() > 1e-4
+        assert bool(differs) == tells_order, variant
+
+
+def test_limits_name_what_falls_short() -> None:
+    good = GateScores(loss=1.0, top1=0.7, top5=0.9, same_length_rank=0.03, p=0.001, mse_ratio=0.97, text_gain=-0.4)
+    assert LIMITS[1.0].missed({"valid": good, "test": good}) == []
+    bad = GateScores(loss=2.0, top1=0.4, top5=0.7, same_length_rank=0.2, p=0.5, mse_ratio=0.97, text_gain=0.1)
+    missed = LIMITS[1.0].missed({"valid": good, "test": bad})
+    assert [said.split()[1] for said in missed] == ["loss", "top-1", "top-5", "rank", "p", "text"]
+    assert len(LIMITS[0.0].missed({"test": good})) == 3  # rank, p, MSE ratio
+    with pytest.raises(ValueError, match=r"0\.7 has no limits"):
+        PlantedGateConfig(strength=0.7, n_sentences=60, steps=2).build().run()
+
+
+def test_an_unknown_variant_is_refused() -> None:
+    with pytest.raises(ValueError, match=f"use one of {', '.join(VARIANTS)}"):
+        small_gate().train("upside_down")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strength", LIMITS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_correct_model_passes_on_new_seeds(strength: float, seed: int) -> None:
+    assert PlantedGateConfig(strength=strength, seed=seed).build().run()["missed"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variant", "strength"),
+    [("shuffled_pairs", 1.0), ("shuffled_pairs", 0.5), ("frozen_text", 1.0), ("frozen_text", 0.5),
+     ("position_of_batch", 0.5)],
+)  # fmt: skip
+def test_a_broken_model_fails(variant: str, strength: float) -> None:
+    assert PlantedGateConfig(strength=strength, seed=SEEDS[0]).build().run(variant)["missed"]

@@ -1,0 +1,25 @@
+"""How many threads a process takes."""
+
+import os
+
+import pytest
+import torch
+
+from pipelines.process import set_up
+
+CORES = len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("variable", "asked", "threads"), [("1", 0, 1), ("3", 2, 2), ("", 0, CORES), ("many", 0, CORES), ("0", 0, CORES)]
+)
+def test_threads_are_those_asked_for_then_those_of_the_variable_then_all(
+    variable: str, asked: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    try:
+        set_up(asked)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,74 @@
+"""The pruning chapter prunes what the demo trained; the bench goes on where it stopped; zeros save what they should."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pipelines.benchmarks import pruning as bench
+from pipelines.chapters import pruning as chapter
+from pipelines.pruned_cost import step_cost
+from pipelines.schema import DemoConfig
+from tests.pipelines.test_run import config as tiny
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("demo") / "pruning"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.train.tell", lambda *given: None)
+        patch.setattr(chapter, "recipe", lambda config, run: tiny(run, epochs=config.epochs, overwrite=True))
+        return folder, chapter.tell(DemoConfig(chapters=["pruning"], epochs=3), folder)
+
+
+def test_the_chapter_tells_accuracy_energy_and_cycles_before_and_after(told) -> None:
+    folder, chapter_told = told
+    table, layers = (section.table for section in chapter_told.sections)
+    assert [row[:2] for row in table.rows] == [
+        [chapter.MEANING[mode], name] for mode in ("dense", "gating", "skipping") for name in ("dense", "pruned")
+    ]
+    numbers = [[float(cell.replace(",", "")) for cell in row[3:]] for row in table.rows]
+    assert numbers[0][2:] == numbers[1][2:]  # a chip that ignores zeros gains nothing
+    assert numbers[3][0] < numbers[2][0] and numbers[3][2] == numbers[2][2]  # gating saves energy, and no time
+    assert numbers[5][2] < numbers[4][2] and numbers[5][3] < numbers[4][3]  # skipping saves both
+    zeros, weights = (sum(int(row[i].replace(",", "")) for row in layers.rows) for i in (2, 1))
+    assert zeros / weights >= 0.9
+    assert (folder / "pruned/model/model.safetensors").exists()
+
+
+def test_the_chapter_takes_the_model_of_the_speech_chapter(told, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "speech").mkdir()
+    (tmp_path / "speech/result.json").write_text("{}")
+    assert (
+        chapter.trained_before(DemoConfig(chapters=["speech", "pruning"]), tmp_path / "pruning") == tmp_path / "speech"
+    )
+
+
+def test_sparser_weights_cost_less_where_the_chip_knows_zeros(told) -> None:
+    folder, _ = told
+    workload = chapter.workload(folder / "pruned", tiny(folder / "pruned"))
+    full = dataclasses.replace(
+        workload,
+        layers=tuple(
+            dataclasses.replace(layer, density_weight=None) if layer.density_weight else layer
+            for layer in workload.layers
+        ),
+    )
+    assert step_cost(workload, "dense") == step_cost(full, "dense")
+    assert step_cost(workload, "gating").step_uj < step_cost(full, "gating").step_uj
+    assert step_cost(workload, "skipping").step_cycles < step_cost(full, "skipping").step_cycles
+
+
+def test_the_bench_makes_one_table_and_figure_of_what_is_found(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(bench, "loop", lambda results, out: None)
+    results = [
+        {"method": m, "target": s, "sparsity": s, "seed": seed, "epochs": 1, "test_accuracy": 0.9 - s / 4 + seed / 100,
+         "parameters": 10}
+        for m in ("none", *bench.RULES) for s in ((0.0,) if m == "none" else (0.5, 0.9)) for seed in (0, 1)
+    ]  # fmt: skip
+    bench.tell(results, tmp_path)
+    lines = (tmp_path / "pruning.csv").read_text().splitlines()
+    assert lines[0] == "method,sparsity,accuracy,sd,seeds" and len(lines) == 1 + 3 * 3
+    assert lines[2].startswith("lats,0.5,78.0")
+    assert "<svg" in (tmp_path / "pruning.svg").read_text()
+    assert "gradual magnitude   90.0 % zeros" in capsys.readouterr().out

@@ -1,0 +1,78 @@
+"""Networks that learn binary-stochastically, from the command line: a whole run folder, exact resume, honest tables."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines.cli import main
+
+TINY = ["experiment=bs_digits", "model.hidden=[12]", "model.repeats=[1,3]", "trainer.threads=1"]
+
+
+def train(run: Path, *overrides: str) -> dict:
+    main(["train", *TINY, f"run={run}", *overrides])
+    return json.loads((run / "result.json").read_text("utf-8"))
+
+
+def test_a_run_leaves_everything_a_user_looks_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = train(tmp_path / "a", "trainer.epochs=12")
+    assert result["hp"] >= 0.8 and result["test_accuracy"] == result["hp"] and result["epochs"] == 12
+    assert result["train_images"] == 1437 and result["test_images"] == 360 and result["policy"] == "S,S,S"
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {
+        "checkpoints", "config.yaml", "metrics.csv", "model", "report.html", "result.json"
+    }  # fmt: skip
+    assert len((tmp_path / "a" / "metrics.csv").read_text().splitlines()) == 13
+    page = (tmp_path / "a" / "report.html").read_text("utf-8")
+    for part in ("Inference", "Energy by count", "random draws", "accumulators", "Horowitz", "digital / stochastic"):
+        assert part in page
+
+    main(["evaluate", f"run={tmp_path / 'a'}", f"out={tmp_path / 'e.json'}"])
+    scores = json.loads((tmp_path / "e.json").read_text("utf-8"))
+    assert scores["accuracy"] == result["hp"] and set(scores["energy_pj"]) == {"digital", "analog", "stochastic"}
+    assert scores["energy_pj"]["stochastic"]["random draws"] > 0
+    assert "nJ an inference" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_goes_on_exactly(tmp_path: Path) -> None:
+    kind = ["model.weights=pcm", "model.rule.update=carry", "model.repeats=[1]"]
+    train(tmp_path / "short", *kind, "trainer.epochs=2")
+    (tmp_path / "short" / "result.json").unlink()
+    resumed = train(tmp_path / "short", *kind, "trainer.epochs=4", "resume=true")
+    unbroken = train(tmp_path / "long", *kind, "trainer.epochs=4")
+    a, b = (load_file(tmp_path / n / "model" / "model.safetensors") for n in ("short", "long"))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    assert (tmp_path / "short" / "metrics.csv").read_text() == (tmp_path / "long" / "metrics.csv").read_text()
+    assert {k: v for k, v in resumed.items() if k != "seconds"} == {k: v for k, v in unbroken.items() if k != "seconds"}
+
+
+def test_a_sweep_over_policies_ends_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for policy in (("hp", "hp", "hp"), ("s", "sign", "s")):
+        keys = [f"model.policy.{k}={v}" for k, v in zip(("forward", "error", "derivative"), policy, strict=True)]
+        for seed in (0, 1)[: 1 + (policy[0] == "s")]:
+            train(tmp_path / f"{'-'.join(policy)}" / f"seed{seed}", *keys, f"seed={seed}", "trainer.epochs=1")
+    table = capsys.readouterr().out.split("mean ± sd over seeds")[-1]
+    assert "HP,HP,HP" in table and "S,S,S" in table and "±" in table
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.weights=gold"], "weights=gold is unknown; use real, int8"),
+        (["model.weights=pcm"], "weights=pcm take pulses, rule.update is real; use carry"),
+        (["model.policy.forward=maybe"], "policy.forward is 'maybe'; use one of hp, s, b"),
+        (["model.rule.theta=0"], "rule.theta is 0"),
+        (["features.mean=[0.5]"], "a probability lies in [0, 1]"),
+        (["model.energy=none.yaml"], "model.energy=none.yaml is neither a preset"),
+        (["pruning=lats"], "pruning"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *TINY, f"run={tmp_path / 'x'}", *overrides])
+    line = capsys.readouterr().err.strip()
+    assert stop.value.code == 2 and message in line and "\n" not in line

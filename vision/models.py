@@ -1,0 +1,46 @@
+"""Which network a training builds: a published spiking transformer by name, smaller or larger where asked, or a ResNet.
+
+`kind` tells the two apart in a file. Values left null are those of the published variant.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(kw_only=True)
+class SpikingTransformerConfig:
+    """name: one of `vision.variants.list_models()`. T: steps a picture is shown (events bring their own)."""
+
+    kind: str = "spiking_transformer"
+    name: str = "spikingformer_4_384"
+    T: int = 4
+    widths: list[int] | None = None
+    depths: list[int] | None = None
+    heads: int | None = None
+    mlp_ratio: float | None = None
+    drop_path_rate: float = 0.0
+
+    def build(self, n_inputs: int, n_classes: int) -> Any:
+        """The network. Raises ValueError for a name or sizes it cannot have."""
+        from vision.variants import create_model
+
+        given = {key: getattr(self, key) for key in ("widths", "depths", "heads", "mlp_ratio")}
+        changed = {key: value for key, value in given.items() if value is not None}
+        return create_model(
+            self.name, num_classes=n_classes, in_chans=n_inputs, T=self.T, drop_path_rate=self.drop_path_rate, **changed
+        )  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class ResNetConfig:
+    """A residual network without spikes, to compare with; one entry of widths and blocks per resolution."""
+
+    kind: str = "resnet"
+    widths: list[int] | None = None
+    blocks: list[int] | None = None
+
+    def build(self, n_inputs: int, n_classes: int) -> Any:
+        from vision.resnet import ResNet
+
+        widths, blocks = self.widths or [64, 128, 256], self.blocks or [2, 2, 2]
+        return ResNet(in_chans=n_inputs, num_classes=n_classes, widths=widths, blocks=blocks)
