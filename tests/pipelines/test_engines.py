@@ -30,7 +30,7 @@ def test_a_run_leaves_accuracies_densities_and_costs_of_every_epoch(finished: Pa
         rows = list(csv.DictReader(file))
     result = json.loads((finished / "result.json").read_text())
     assert len(rows) == result["epochs"] == 2
-    assert float(rows[-1]["engine_accuracy"]) == result["engine_accuracy"] > 0.5
+    assert float(rows[-1]["engine_accuracy"]) == result["engine_accuracy"] > 0.3  # chance is 0.1
     assert all(0 < float(r[f"density_{name}"]) < 1 for r in rows for name in ("spike", "mask", "du"))
     assert all(0 < float(r["gated_energy_pj"]) < float(r["dense_energy_pj"]) for r in rows)
     assert "<svg" in (finished / "report.html").read_text() and not list(finished.parent.rglob("*.partial"))
@@ -69,6 +69,7 @@ def test_mnist_through_the_engines_is_as_good_as_pytorch(tmp_path: Path) -> None
     assert abs(sum(differences) / 3) <= 0.5, differences
 
 
+@pytest.mark.slow
 def test_clips_have_one_length_and_know_who_spoke() -> None:
     task = small_task("fsdd", root=str(data_folder("fsdd")), limit=64)
     assert task.model_name == "spikescr" and task.train.x.shape[1] == task.time_steps
