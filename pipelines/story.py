@@ -70,7 +70,7 @@ def recognising(trained: TrainedModel, features: FeatureSet) -> list[Section]:
 
 def provenance(result: dict[str, Any]) -> Section:
     """What was trained on what, so that the page stands alone."""
-    rows = [[key.replace("_", " "), _text(value)] for key, value in result.items()]
+    rows = [[key.replace("_", " "), _text(value)] for key, value in result.items() if not isinstance(value, dict)]
     return Section("What was run", "Everything needed to run this again.", table=Table(["setting", "value"], rows))
 
 

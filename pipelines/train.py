@@ -21,6 +21,7 @@ from accel.report import render
 from pipelines.domains import Classifier, DataModule, OwnWay, domain_of
 from pipelines.process import on_terminal, set_up
 from pipelines.pruning import Pruning, outcome
+from pipelines.pruning_story import pruning_sections
 from pipelines.runs import TrainedModel, save_config, save_model
 from pipelines.schema import TrainConfig, TrainerConfig, check_kinds
 from pipelines.scores import accuracy
@@ -196,7 +197,7 @@ def tell(run: Path, trained: TrainedModel, data: DataModule, result: dict[str, A
     domain = domain_of(trained.features)
     title, lead, sections = domain.page(run, trained, data, result, log_p)
     render(
-        title, lead, sections, run / "report.html",
+        title, lead, [*sections, *pruning_sections(run, result)], run / "report.html",
         {
             "test accuracy": f"{100 * result['test_accuracy']:.1f} %",
             f"test {domain.SAMPLES}": str(result[f"test_{domain.SAMPLES}"]),

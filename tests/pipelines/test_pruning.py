@@ -16,6 +16,7 @@ from accel.learning.lats import LATSConfig, LinearThresholdConfig
 from accel.learning.magnitude import MagnitudeConfig
 from pipelines import export, tasks
 from pipelines.cli import main
+from pipelines.pruning_story import pruning_sections
 from pipelines.runs import load_config, load_model
 from pipelines.schema import ExportConfig, TrainConfig, register
 from pipelines.train import train
@@ -83,6 +84,16 @@ def test_the_exported_workload_has_the_density_of_every_pruned_layer(runs: dict[
     assert len(told) > 5
     for layer in told:
         assert density[layer["path"]]["mean"] == pytest.approx(1 - layer["zeros"] / layer["numel"], abs=1e-12)
+
+
+def test_the_report_shows_how_the_zeros_came(runs: dict[str, Path]) -> None:
+    text = (runs["lats"] / "report.html").read_text("utf-8")
+    assert "How the zeros came" in text and "Where the zeros are" in text
+    assert "{'method'" not in text  # nested results have sections of their own
+    for name in RULES:
+        sections = pruning_sections(runs[name], json.loads((runs[name] / "result.json").read_text()))
+        assert len(sections[0].figure.axes) == (1 if name == "magnitude" else 2)
+        assert len(sections[1].table.rows) > 5
 
 
 @pytest.mark.parametrize("name", ["lats", "magnitude"])

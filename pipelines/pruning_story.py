@@ -1,0 +1,61 @@
+"""What the report of a pruned run shows: how the zeros came, and where they are."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accel.report import Section, Table, new_figure, palette
+
+METHODS = {
+    "lats": "a soft threshold that grows with the learning rate", "linear": "a soft threshold that grows in every step",
+    "magnitude": "masks over the smallest weights", "prune_at_init": "a mask that was found before training",
+}  # fmt: skip
+
+
+def pruning_sections(run: Path, result: Mapping[str, Any]) -> list[Section]:
+    """Sections from pruning.csv and result.json; none for a run that was not pruned."""
+    if "pruning" not in result:
+        return []
+    kept, last = result["pruning"], result["last_epoch"]
+    with (run / "pruning.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    epochs = [int(row["epoch"]) for row in rows]
+    growing = all(row["threshold"] for row in rows)
+    figure = new_figure(9.4, 3.2)
+    panels = figure.subplots(1, 2 if growing else 1, squeeze=False)[0]
+    panels[0].plot(
+        epochs, [100 * float(row["sparsity_of_pruned_layers"]) for row in rows], color=palette[0], marker="o"
+    )
+    panels[0].set_title("Zeros among the weights (%)", loc="left")
+    if growing:
+        panels[1].plot(epochs, [float(row["threshold"]) for row in rows], color=palette[1], marker="o")
+        panels[1].set_title("Threshold (in units of the weights)", loc="left")
+    for panel in panels:
+        panel.set_xlabel("Epoch")
+        panel.set_ylim(bottom=0)
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    l1 = f" Mean L1 coefficient: {kept['l1_mean']:.3g}." if kept["l1_mean"] is not None else ""
+    came = Section(
+        "How the zeros came",
+        f"Pruned by {METHODS[kept['method']]}. The model that is kept has {100 * kept['sparsity']:.1f} % zeros; at the "
+        f"end of training there were {100 * last['sparsity']:.1f} %, with {100 * last['test_accuracy']:.1f} % right on "
+        f"the test set.{l1}",
+        figure=figure,
+    )
+    layers = [
+        [layer["path"], f"{layer['numel']:,}", f"{100 * (1 - layer['density']):.1f} %", _millions(layer["macs"]),
+         _millions(layer["macs_left"])]
+        for layer in kept["report"]["layers"]
+    ]  # fmt: skip
+    where = Section(
+        "Where the zeros are",
+        "Every convolution and linear map of the kept model: weights, zeros, and million multiply-accumulates for one "
+        "sample (padding included), all of them and those with a weight that is not 0.",
+        table=Table(["layer", "weights", "zeros", "M MACs", "M MACs left"], layers),
+    )
+    return [came, where]
+
+
+def _millions(macs: int | None) -> str:
+    return "–" if macs is None else f"{macs / 1e6:.2f}"
