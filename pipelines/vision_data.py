@@ -88,8 +88,8 @@ def print_counts(dataset: str, splits: VisionSplits) -> None:
     counts = {name: samples.counts() for name, samples in splits._asdict().items()}
     width = max(8, *map(len, class_names))
     print(f"  {'class':{width}s} {'train':>8s} {'valid':>8s} {'test':>8s} {'all':>8s}")
-    rows = [(name, *(int(of[i]) for of in counts.values())) for i, name in enumerate(class_names)]
-    for label, *numbers in (*rows, ("samples", *map(len, splits))):
+    rows = [(name, [int(of[i]) for of in counts.values()]) for i, name in enumerate(class_names)]
+    for label, numbers in (*rows, ("samples", [len(split) for split in splits])):
         print(f"  {label:{width}s} " + " ".join(f"{n:8,d}" for n in (*numbers, sum(numbers))))
     total, whole = sum(map(len, splits)), PUBLISHED.get(dataset)
     if whole and total != whole:

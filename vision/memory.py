@@ -111,7 +111,7 @@ class _SpikePool(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (place,) = ctx.saved_tensors
         top, left = _corners(grad)
         place = place.long()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isclose
+from typing import Any
 
 from accel.trainer.baseline import GpuReport, gpu_iteration
 from accel.trainer.chip import Chip
@@ -104,9 +105,9 @@ def rescaled(workload: Workload, *, time_steps: int | None = None, batch_size: i
         timed = layer.time_steps == workload.time_steps
         t, b = (steps if timed else layer.time_steps), (images if layer.batch_size == workload.batch_size else 1)
         times = t * b / layer.image_steps
-        counts = {name: round(getattr(layer, name) * times) for name in _MACS}
+        counts: dict[str, Any] = {name: round(getattr(layer, name) * times) for name in _MACS}
         assert all(isclose(counts[name], getattr(layer, name) * times) for name in _MACS)
-        densities = {name: _whole(getattr(layer, name)) for name in _DENSITIES}
+        densities: dict[str, Any] = {name: _whole(getattr(layer, name)) for name in _DENSITIES}
         return replace(layer, time_steps=t, batch_size=b, **counts, **densities)
 
     return replace(workload, time_steps=steps, batch_size=images, layers=tuple(map(one, workload.layers)))

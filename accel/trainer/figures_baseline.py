@@ -120,7 +120,7 @@ def _curves(workload: Workload, chip: Chip, gpu: Gpu, here: Sequence[Comparison]
 
 def _measured(measured: Counters, here: Sequence[Comparison]) -> Section:
     model = here[PRECISIONS.index("amp_fp16")].gpu
-    rows = [
+    rows: list[tuple[str | int | float, ...]] = [
         ("model, mixed precision", _size(model.dram_bytes), len(model.kernels)),
         ("measured by the profiler", _size(measured.dram_bytes), measured.kernels),
         ("model / measured", f"{model.dram_bytes / measured.dram_bytes:.3f}", "–"),

@@ -22,7 +22,7 @@ class _Builder:
     """Layers in the order of execution; every method returns the path of what it added."""
 
     def __init__(self, time_steps: int, batch_size: int) -> None:
-        self.common = {"time_steps": time_steps, "batch_size": batch_size}
+        self.common: dict[str, Any] = {"time_steps": time_steps, "batch_size": batch_size}
         self.images = time_steps * batch_size
         self.layers: list[Layer] = []
 

@@ -110,13 +110,13 @@ class Engines:
                 self.env[n] = self._compute(n)
             elif n.op == "output":
                 out = n.args[0]
-                self.out: fx.Node = out[0] if isinstance(out, tuple | list) else out  # type: ignore[assignment,index]
+                self.out: fx.Node = out[0] if isinstance(out, tuple | list) else out
         result = self.env[self.out]
         assert isinstance(result, Tensor)
         return result
 
     def _compute(self, n: fx.Node) -> Any:
-        args = fx.node.map_arg(n.args, lambda a: self.env[a])
+        args: Any = fx.node.map_arg(n.args, lambda a: self.env[a])
         if n in self.data and n.target not in BOOKKEEPING | VIEWS:
             self.paths.setdefault(n, layer_path(n, self.paths.values()))
         for family, rule in (

@@ -32,7 +32,8 @@ class Convolution:
     def of(cls, weight: Tensor, args: Sequence[Any]) -> "Convolution":
         """From the arguments of aten.conv1d or conv2d behind the bias."""
         axes = weight.dim() - 2
-        stride, padding, dilation, groups = (*args, *([1], [0], [1], 1)[len(args) :])
+        given: list[Any] = [*args, *([1], [0], [1], 1)[len(args) :]]
+        stride, padding, dilation, groups = given
         wide = lambda v: tuple(v) * axes if len(v) == 1 else tuple(v)  # noqa: E731
         if isinstance(padding, str):
             total = [d * (k - 1) for d, k in zip(wide(dilation), weight.shape[2:], strict=True)]
@@ -87,7 +88,8 @@ def convolution_backward(
     if max(c.stride) > 1:
         spread = [s * (n - 1) + 1 for s, n in zip(c.stride, dx.shape[2:], strict=True)]
         inserted = dx.new_zeros(*dx.shape[:2], *spread)
-        inserted[(..., *(slice(None, None, s) for s in c.stride))] = dx
+        every: Any = (..., *(slice(None, None, s) for s in c.stride))
+        inserted[every] = dx
     padded = []  # pairs, last axis first
     for n, k, d, p, have in reversed(list(zip(size, kernel, c.dilation, c.padding, inserted.shape[2:], strict=True))):
         before = d * (k - 1) - p

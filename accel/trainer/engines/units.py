@@ -83,7 +83,11 @@ def gradient_unit(
         ds = gs[t]
         if kept.potential is not None:
             ds = rnd(ds + rnd(dv * (-p.threshold if p.v_reset is None else p.rest - kept.potential[t])))
-        slope = ds * kept.mask[t] * gain if kept.mask is not None else ds * kept.derivative[t]
+        if kept.mask is not None:
+            slope = ds * kept.mask[t] * gain
+        else:
+            assert kept.derivative is not None, "a population keeps its mask or its derivative"
+            slope = ds * kept.derivative[t]
         passed = dv if p.v_reset is None else dv * ~kept.spikes[t]
         dus[t] = rnd(rnd(slope) + passed)
         dv = rnd(dus[t] * a)
@@ -105,7 +109,7 @@ def batch_norm_forward(
 ) -> tuple[Tensor, Normalised]:  # fmt: skip
     """z = w (x - mean) / sqrt(var + eps) + b for x [N, C, ...], statistics of the batch; updates `running` in place."""
     mean_var = running or (None, None)
-    out, mean, inverse = torch.native_batch_norm(x, weight, bias, *mean_var, True, momentum, eps)
+    out, mean, inverse = torch.ops.aten.native_batch_norm(x, weight, bias, *mean_var, True, momentum, eps)
     return arithmetic.round(out), Normalised(x=x, mean=mean, inverse=inverse)
 
 
