@@ -96,7 +96,7 @@ def random_part(
     """A part of random area and aspect, resized to size x size; after ten tries that do not fit, the middle."""
     height, width = picture.shape[:2]
     for _ in range(10):
-        area = height * width * generator.uniform(*scale)
+        area = height * width * generator.uniform(scale[0], scale[1])
         aspect = math.exp(generator.uniform(math.log(ratio[0]), math.log(ratio[1])))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
@@ -187,7 +187,7 @@ class EventAugmentation:
             angle = math.radians(config.rotation_degrees * amount[0])
             frames = moved(frames, [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         elif change == "cut-out":
-            frames = cut_out(frames, generator.uniform(*config.cutout), generator)
+            frames = cut_out(frames, generator.uniform(config.cutout[0], config.cutout[1]), generator)
         return frames, flipped
 
 

@@ -129,7 +129,7 @@ class Operations:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         both: tuple[Mode, Mode] = ("exact", "formula")
-        modes = {
+        modes: dict[str, Any] = {
             mode: {"ac": self.total(f"{mode}_ac"), "mac": self.total(f"{mode}_mac"), "energy_pj": self.energy_pj(mode)}
             for mode in both
         }

@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from vision.samples import Lazy, Samples
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGIT_NAMES = tuple("0123456789")
-CIFAR_FILES = {  # classes -> split -> files, without the .bin of the binary version
+# classes -> split -> files, without the .bin of the binary version
+CIFAR_FILES: dict[int, dict[str, tuple[str, ...]]] = {
     10: {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)},
     100: {"train": ("train",), "test": ("test",)},
 }
@@ -111,8 +113,9 @@ def read_cifar(folder: Path, n_classes: int, split: str) -> Samples:
         pictures.append(found[0])
         labels.append(found[1])
     planes = np.concatenate(pictures).reshape(-1, 3, 32, 32)  # R, G, B planes, row by row
+    channels_last: Any = planes.transpose(0, 2, 3, 1)
     return Samples(
-        content=planes.transpose(0, 2, 3, 1), labels=np.concatenate(labels).astype(np.int64),
+        content=channels_last, labels=np.concatenate(labels).astype(np.int64),
         names=[f"{split}/{i}" for i in range(len(planes))], class_names=_cifar_names(folder, n_classes),
     )  # fmt: skip
 
@@ -176,8 +179,9 @@ def read_mnist(root: Path, split: str) -> Samples:
         raise ImageFileError(
             f"{root}: images {images.shape} and labels {labels.shape} of {split} do not belong together"
         )
+    content: Any = images
     return Samples(
-        content=images, labels=labels.astype(np.int64), names=[f"{split}/{i}" for i in range(len(images))],
+        content=content, labels=labels.astype(np.int64), names=[f"{split}/{i}" for i in range(len(images))],
         class_names=DIGIT_NAMES,
     )  # fmt: skip
 

@@ -126,7 +126,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, Made) and value.dotted in ARRAY_MAKERS:
-        _, shape, dtype, fortran, raw = value.state  # type: ignore[misc]
+        state: Any = value.state
+        shape, dtype, fortran, raw = state[1:]
         array = np.frombuffer(raw, dtype=_dtype(dtype))
         return array.reshape(shape, order="F" if fortran else "C")
     if isinstance(value, (Made, Name)):

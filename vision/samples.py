@@ -30,6 +30,9 @@ class Lazy(Sequence[Any]):
 class Chosen(Sequence[Any]):
     """The items of `source` at `indices`, int64 `[n]`, in that order."""
 
+    source: Sequence[Any]
+    indices: np.ndarray
+
     def __init__(self, source: Sequence[Any], indices: np.ndarray) -> None:
         if isinstance(source, Chosen):
             source, indices = source.source, source.indices[indices]

@@ -33,7 +33,7 @@ class Unit(nn.Module):
 
         c, parts = ours.conv, []  # nn.Module
         convolution = layer.Conv2d(
-            c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding, bias=c.bias is not None, step_mode="m"  # type: ignore[arg-type]
+            c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding, bias=c.bias is not None, step_mode="m"
         )  # fmt: skip
         pool = layer.MaxPool2d(3, 2, 1, step_mode="m")
         if ours.fires == "before":
@@ -78,7 +78,7 @@ class Embedding(nn.Module):
     def __init__(self, ours: SPEDS) -> None:
         super().__init__()
         self.first = lif_node() if ours.lif is not None else nn.Identity()
-        self.shortcut = Unit(ours.shortcut)  # type: ignore[arg-type]
+        self.shortcut = Unit(ours.shortcut)
         self.entry = nn.Sequential(*(Unit(u) for u in ours.entry))  # type: ignore[arg-type]
         self.main = nn.Sequential(*(Unit(u) for u in ours.main))  # type: ignore[arg-type]
 
@@ -115,7 +115,8 @@ class Twin(nn.Module):
 
         functional.reset_net(self)
         x = image.unsqueeze(0).repeat(self.T, 1, 1, 1, 1)
-        for embed, blocks in self.stages:  # type: ignore[misc]
+        stages: Any = self.stages
+        for embed, blocks in stages:
             x = embed(x)
             for attention, mlp in blocks:
                 x = x + attention(x)
