@@ -30,7 +30,8 @@ from speech.spike_trains import SpikeTrains
 from speech.utterances import SpeechSplits, Utterances
 
 log = logging.getLogger("spikeloom")
-EEG = {"zuco": "pipelines.zuco", "eeg": "pipelines.recordings"}  # dataset -> module with check and describe
+# dataset -> module with check and describe
+EEG = {"zuco": "pipelines.zuco", "synthetic_zuco": "pipelines.zuco", "eeg": "pipelines.recordings"}
 WAV_HZ = {"fsdd": digits.SAMPLE_RATE_HZ, "gsc": commands.SAMPLE_RATE_HZ}  # source -> rate of its wavs
 CHECKSUMS = {**heidelberg.CHECKSUMS, **commands.CHECKSUMS}
 MEASURED_CLIPS = 1000  # of a split, evenly spaced: enough for the distribution of their lengths
@@ -69,7 +70,8 @@ def source_of(config: DataConfig) -> Any:
 
     choices = groups()["data"]
     if config.dataset not in choices:
-        raise ValueError(f"dataset={config.dataset} is unknown; use one of {', '.join([*choices, *EEG])}")
+        known = ", ".join(dict.fromkeys([*choices, *EEG]))
+        raise ValueError(f"dataset={config.dataset} is unknown; use one of {known}")
     inside = GlobalHydra.instance().is_initialized()  # the command line is; a call from Python is not
     with nullcontext() if inside else initialize_config_module("conf", version_base="1.3"):
         source: Any = OmegaConf.to_object(compose("train", [f"data={config.dataset}"]).data)

@@ -30,6 +30,11 @@ SPECTRUM_ROWS = 5  # of every file: their raw EEG is read for the spectrum
 
 
 def root_of(config: DataConfig) -> Path:
+    if config.dataset == "synthetic_zuco":
+        raise ValueError(
+            "synthetic_zuco is made in memory; write it with `spikeloom data synthesize dataset=zuco out=FOLDER`, then "
+            f"`spikeloom data {config.what} dataset=zuco root=FOLDER`"
+        )
     return Path(config.root or Path(os.environ.get("SPIKELOOM_DATA", "data")) / "zuco")
 
 
