@@ -322,7 +322,7 @@ class BenchConfig:
     gate: GateBenchConfig = field(default_factory=GateBenchConfig)
     calibration: CalibrationBenchConfig = field(default_factory=CalibrationBenchConfig)
     root: str = MISSING  # pruning: folder of spoken digits
-    out: str | None = None  # gate, calibration: FILE.json (or FILE.html of the latter); pruning: folder, or runs/pruning
+    out: str | None = None  # gate, calibration: FILE.json (or .html of the latter); pruning: folder, or runs/pruning
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # pruning
     epochs: int = 20  # pruning
 
