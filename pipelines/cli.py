@@ -29,7 +29,7 @@ VERBS = {
     "of EEG also synthesize, split, cache, features, bids",
     "engines": "train a small network in PyTorch and through the chip's engines (FP16), priced epoch by epoch; report",
     "federate": "let workers with data of their own train one model (FedAvg): accuracy, bytes, time, energy a round",
-    "bench": "time ops, step, loader, cochlea, pretrain, pruning; check gate and calibration; say what it runs on (env)",
+    "bench": "time ops, step, vision, loader, cochlea, pretrain, pruning; check gate and calibration; describe env",
 }
 POSITIONAL = {"bench": "what", "data": "what", "simulate": "what"}  # `spikeloom bench env` reads better than what=env
 EXAMPLES = """\
