@@ -86,7 +86,7 @@ def audit_speech(trained: TrainedModel, trained_with: TrainConfig, config: Audit
 
     clips = featurise(trained_with.data.build().valid, trained.features.build())
     found = count_operations(trained.model, clips, config.batches * config.batch_size)
-    layers = [
+    layers: list[dict[str, Any]] = [
         {
             "path": c.path, "layer": layer_name(c.path), "binary": c.binary, "integer": c.integer, "largest": c.largest,
             "rate": c.rate, "dense": c.dense / found.n_clips,

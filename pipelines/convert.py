@@ -108,11 +108,13 @@ def as_trained(name: str, out: Path, found: Converted, features: PixelsConfig | 
 
 
 def heads(found: Converted) -> list[int]:
-    return [int(stage.blocks[0].attn.mix.heads) for stage in found.model.stages]  # type: ignore[union-attr, index]
+    stages: Any = found.model.stages
+    return [stage.blocks[0].attn.mix.heads for stage in stages]
 
 
 def tau(found: Converted) -> float:
-    return float(found.model.stages[0].blocks[0].attn.attn_lif.parameters_.tau)  # type: ignore[union-attr, index]
+    stages: Any = found.model.stages
+    return float(stages[0].blocks[0].attn.attn_lif.parameters_.tau)
 
 
 def card(name: str, found: Converted) -> str:

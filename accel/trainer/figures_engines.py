@@ -1,6 +1,7 @@
 """A training through the engines as sections of a report: accuracy beside PyTorch, and how sparsity and cost drift."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from dataclasses import dataclass
 
 from accel.report import Section, Table, new_figure, palette
@@ -38,7 +39,7 @@ def _accuracy(rows: Sequence[Epoch], arithmetic: str) -> Section:
     figure = new_figure(9.4, 3.0)
     axes = figure.subplots()
     epochs = [row.epoch for row in rows]
-    style = {"marker": "o", "ms": 4}
+    style: dict[str, Any] = {"marker": "o", "ms": 4}
     axes.plot(epochs, [100 * r.torch_accuracy for r in rows], color=palette[6], label="PyTorch, FP32", **style)
     axes.plot(epochs, [100 * r.engine_accuracy for r in rows], color=palette[0], label="engines", **style)
     axes.set_xlabel("epoch")
@@ -104,7 +105,7 @@ def _layers(rows: Sequence[Epoch]) -> Section:
 
 
 def _table(rows: Sequence[Epoch]) -> Section:
-    table = [
+    table: list[Sequence[str | int | float]] = [
         (
             r.epoch, f"{100 * r.torch_accuracy:.2f}", f"{100 * r.engine_accuracy:.2f}",
             *(f"{100 * r.densities[name]:.1f}" for name in OPERANDS[:3]), f"{r.dense_energy_pj / 1e6:.2f}",

@@ -17,7 +17,7 @@ def federated_sections(result: Mapping[str, Any], rounds: Rows, iid: Rows) -> li
 def _accuracy(result: Mapping[str, Any], rounds: Rows, iid: Rows) -> Section:
     figure = new_figure(9.4, 3.2)
     axes = figure.subplots()
-    style = {"marker": "o", "ms": 4}
+    style: dict[str, Any] = {"marker": "o", "ms": 4}
     label = str(result["split"])
     for rows, colour, name in ((rounds, palette[0], label), (iid, palette[6], "iid")):
         if rows:

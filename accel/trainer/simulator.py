@@ -194,7 +194,7 @@ class Simulation:
             self._book(layer, "fp" if forward else "bp", tensor, [(links, size, times)])
 
     def _book(
-        self, layer: int, engine: EngineName, tensor: str, sent: list[tuple[Sequence[tuple[int, int]], int, int]]
+        self, layer: int, engine: EngineName, tensor: str, sent: Sequence[tuple[Sequence[tuple[int, int]], int, int]]
     ) -> None:
         self.transfers += sent
         size = sum(size * times for _, size, times in sent)

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vision.blocks import SpikingAttention as OurAttention
-from vision.blocks import SpikingConv
 from vision.spiking_transformer import SpikingTransformer
 from vision.stems import SPEDS
 
@@ -27,11 +25,12 @@ def lif_node(threshold: float = 1.0, tau: float = 2.0) -> Any:
 class Unit(nn.Module):
     """LIF, pool, convolution and batch norm in the order of one of ours."""
 
-    def __init__(self, ours: SpikingConv) -> None:
+    def __init__(self, ours: Any) -> None:  # SpikingConv
         super().__init__()
         from spikingjelly.activation_based import layer
 
-        c, parts = ours.conv, []  # nn.Module
+        c: Any = ours.conv
+        parts: list[Any] = []  # nn.Module
         convolution = layer.Conv2d(
             c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding, bias=c.bias is not None, step_mode="m"
         )  # fmt: skip
@@ -53,7 +52,7 @@ class Unit(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, ours: OurAttention) -> None:
+    def __init__(self, ours: Any) -> None:  # SpikingAttention
         super().__init__()
         self.kind, self.heads = ours.kind, ours.mix.heads
         self.first = lif_node() if ours.lif is not None else nn.Identity()
@@ -75,12 +74,12 @@ class Attention(nn.Module):
 
 
 class Embedding(nn.Module):
-    def __init__(self, ours: SPEDS) -> None:
+    def __init__(self, ours: Any) -> None:  # SPEDS
         super().__init__()
         self.first = lif_node() if ours.lif is not None else nn.Identity()
         self.shortcut = Unit(ours.shortcut)
-        self.entry = nn.Sequential(*(Unit(u) for u in ours.entry))  # type: ignore[arg-type]
-        self.main = nn.Sequential(*(Unit(u) for u in ours.main))  # type: ignore[arg-type]
+        self.entry = nn.Sequential(*(Unit(u) for u in ours.entry))
+        self.main = nn.Sequential(*(Unit(u) for u in ours.main))
 
     def forward(self, x: Tensor) -> Tensor:
         u = self.first(self.entry(x))
@@ -95,12 +94,13 @@ class Twin(nn.Module):
         super().__init__()
         self.T = ours.T
         self.stages = nn.ModuleList()
-        for stage in ours.stages:
-            embed: Any = stage.embed
+        stages: Any = ours.stages
+        for stage in stages:
+            embed = stage.embed
             first = Embedding(embed) if isinstance(embed, SPEDS) else nn.Sequential(*(Unit(u) for u in embed.units))
             blocks = [
                 nn.ModuleList((Attention(b.attn), nn.Sequential(Unit(b.mlp.up), Unit(b.mlp.down))))
-                for b in stage.blocks  # type: ignore[union-attr]
+                for b in stage.blocks
             ]
             self.stages.append(nn.ModuleList((first, nn.ModuleList(blocks))))
         self.head_lif = lif_node() if ours.head_lif is not None else nn.Identity()

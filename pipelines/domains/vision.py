@@ -209,7 +209,7 @@ def measure(trained: TrainedModel, samples: Samples, prepared: FrameSet) -> dict
         return {**scores, "energy": {"ac": 0.0, "mac": macs, "energy_pj": MAC_PJ * macs, "mac_pj": MAC_PJ}}
     from vision.energy import count_operations
 
-    counted = count_operations(trained.model, [batch]).as_dict()  # type: ignore[arg-type]
+    counted = count_operations(trained.model, [batch]).as_dict()
     exact, formula = counted.pop("exact"), counted.pop("formula")
     return {**scores, "energy": {**counted, **exact, "formula": formula}}
 
