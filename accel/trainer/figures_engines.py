@@ -1,8 +1,8 @@
 """A training through the engines as sections of a report: accuracy beside PyTorch, and how sparsity and cost drift."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 from dataclasses import dataclass
+from typing import Any
 
 from accel.report import Section, Table, new_figure, palette
 
