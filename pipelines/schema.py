@@ -325,7 +325,7 @@ class BenchConfig:
     root: str = MISSING  # pruning: folder of spoken digits
     out: str | None = None  # gate, calibration: FILE.json (calibration also FILE.html); pruning: folder
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # pruning
-    epochs: int = 20  # pruning
+    epochs: int = 12  # pruning
 
 
 @dataclass

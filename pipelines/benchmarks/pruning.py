@@ -39,7 +39,7 @@ log = logging.getLogger("spikeloom")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
 MODEL = SpikeSCRConfig(width=32, heads=2)
 FEATURES = LogMelConfig.gsc_8k(hop_ms=50.0)
-OPTIMIZER = OptimizerConfig(lr=0.005)
+OPTIMIZER = OptimizerConfig(lr=0.012)
 BATCH, HELD_OUT = 64, "theo"
 RULES: dict[str, Any] = {
     "lats": lambda share: LATSConfig(sparsity=share),
