@@ -35,7 +35,8 @@ class Chosen(Sequence[Any]):
 
     def __init__(self, source: Sequence[Any], indices: np.ndarray) -> None:
         if isinstance(source, Chosen):
-            source, indices = source.source, source.indices[indices]
+            indices = source.indices[indices]
+            source = source.source
         self.source, self.indices = source, indices
 
     def __len__(self) -> int:
