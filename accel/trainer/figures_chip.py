@@ -117,7 +117,7 @@ def timeline(report: SimulationReport) -> Section:
 
 def cores(report: SimulationReport) -> Section:
     """What lies where, and how busy it is."""
-    rows = []
+    rows: list[Sequence[str | int | float]] = []
     layers: dict[int, list[str]] = {}
     for p in report.partition:
         layers.setdefault(p.core, []).append(f"{p.layer} [{p.low}–{p.high}]")
@@ -183,7 +183,7 @@ def what_if(points: Sequence[Point]) -> Section:
 def constants(report: SimulationReport, shares: Mapping[str, float]) -> Section:
     """The prices that matter, where they come from, and what share of the energy each one causes."""
     origin = {c.path: c for c in report.constants}
-    rows = []
+    rows: list[Sequence[str | int | float]] = []
     for path, share in shares.items():
         found = origin.get(path) or origin.get(f"{path}.read_pj")
         if share < 5e-4:
@@ -213,7 +213,7 @@ def _joined(spans: list[tuple[float, float]], gap: float) -> list[tuple[float, f
 
 def searched(tried: Sequence[tuple[Placing, float, float]], best: Placing, objective: str) -> Section:
     """What a search over mappings found."""
-    rows = [
+    rows: list[Sequence[str | int | float]] = [
         (mapping.name, f"{time:.4g}", f"{energy / 1e9:.4g}", "yes" if mapping == best else "")
         for mapping, time, energy in tried
     ]

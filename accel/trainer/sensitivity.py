@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 from accel.trainer.chip import Chip, Engine, Memory, Ops
 from accel.trainer.partition import Mapping as Placing
@@ -107,7 +108,7 @@ def _with(chip: Chip, name: str, value: float) -> Chip:
         return replace(chip, dram=replace(chip.dram, energy_pj_per_bit=value))
     if name == "network hop":
         noc = chip.noc
-        moved = {key: getattr(noc, key) * value for key in ("event_pj", "hop_pj_ew", "hop_pj_ns")}
+        moved: dict[str, Any] = {key: getattr(noc, key) * value for key in ("event_pj", "hop_pj_ew", "hop_pj_ns")}
         return replace(chip, noc=replace(noc, **moved))
     return _with_memories(chip, lambda _, memory: _memory(memory, value))
 
@@ -156,7 +157,8 @@ def constant_shares(simulation: Simulation) -> dict[str, float]:
         without["dram.energy_pj_per_bit"] = replace(chip, dram=replace(chip.dram, energy_pj_per_bit=0.0))
     if chip.energy.include_noc:
         for name in ("event_pj", "hop_pj_ew", "hop_pj_ns"):
-            without[f"noc.{name}"] = replace(chip, noc=replace(chip.noc, **{name: 0.0}))
+            free_of: dict[str, Any] = {name: 0.0}
+            without[f"noc.{name}"] = replace(chip, noc=replace(chip.noc, **free_of))
     if chip.energy.include_leakage:
         without["memories.*.leak_mw"] = replace(chip, energy=replace(chip.energy, include_leakage=False))
     shares = {path: (whole - simulation.energy_pj(changed)) / whole for path, changed in without.items()}
