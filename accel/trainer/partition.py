@@ -36,7 +36,8 @@ class Mapping:
 
     @property
     def name(self) -> str:
-        return self.style if self.replicas == 1 else f"{self.replicas} copies, {self.style}"
+        groups = f" of {self.micro_batches} micro-batches" if self.micro_batches is not None else ""
+        return f"{self.style}{groups}" if self.replicas == 1 else f"{self.replicas} copies, {self.style}{groups}"
 
 
 @dataclass(frozen=True, kw_only=True)

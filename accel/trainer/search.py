@@ -52,13 +52,19 @@ def run_mapping(workload: Workload, chip: Chip, config: MappingConfig) -> tuple[
 
 
 def candidates(workload: Workload, chip: Chip) -> list[Mapping]:
-    """Copies in powers of two and every divisor of the cores, each as a pipeline and cut by channels."""
+    """Copies in powers of two and every divisor of the cores, each cut by channels and as a pipeline, whose images
+    follow each other one by one, in four groups, or all at once."""
     cores, batch = chip.cores.count, workload.batch_size
     largest = min(cores, batch)
     counts = {n for n in range(1, largest + 1) if cores % n == 0 or n & (n - 1) == 0} | {largest}
     found = []
     for replicas in sorted(counts):
-        found.append(Mapping(replicas=replicas, style="pipeline"))
+        if cores // replicas > 1:
+            share = -(-batch // replicas)
+            groups = sorted({1, min(4, share), share}, reverse=True)
+            found += [Mapping(replicas=replicas, style="pipeline", micro_batches=n) for n in groups]
+        else:
+            found.append(Mapping(replicas=replicas, style="pipeline"))
         if cores // replicas > 1:
             found.append(Mapping(replicas=replicas, style="channels"))
     return found

@@ -73,8 +73,8 @@ def variant(path: Path, config: ChipConfig) -> Chip:
             _set(tree, "dram", key, value)
     if config.link_bits_per_cycle is not None:
         _set(tree, "noc", "link_bits_per_cycle", config.link_bits_per_cycle)
-    engines = tree.get("engines") or {}
-    engines = engines if isinstance(engines, dict) else {}
+    given = tree.get("engines")
+    engines: dict[str, Any] = given if isinstance(given, dict) else {}
     for name, engine in engines.items():
         if not isinstance(engine, dict):
             continue
