@@ -15,7 +15,7 @@ from vision.augmentation import ImageAugmentationConfig
 from vision.convert import to_released
 from vision.frames import PixelsConfig
 from vision.models import SpikingTransformerConfig
-from vision.purity import designed_exceptions, permitted
+from vision.purity import designed_exceptions, permitted, warm
 from vision.sources import ScannedDigitsConfig
 from vision.variants import create_model
 
@@ -58,7 +58,10 @@ def test_a_run_is_audited(name: str, verdict: str, tmp_path: Path) -> None:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
-                module.bias.fill_(0.7)
+                module.bias.uniform_(0.4, 1.0)
+            elif isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight)
+    warm(model, [torch.randn(8, 1, 16, 16)] * 2)
     features = PixelsConfig(channels=1, size=16, interpolation="nearest", mean=[0.3053], std=[0.3760])
     names = tuple("0123456789")
     save_model(tmp_path / "model", TrainedModel(model=model, features=features, class_names=names), "untrained")
