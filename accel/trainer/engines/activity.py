@@ -64,7 +64,7 @@ def with_densities(
         raise ValueError(f"workload {workload.model_name!r} has none of the measured layers; export the same program")
     layers = []
     for layer in workload.layers:
-        found = {}
+        found: dict[str, Any] = {}
         for operand, density in densities.get(layer.path, {}).items():
             if operand in operands:
                 before: Density | None = getattr(layer, f"density_{operand}")
