@@ -38,7 +38,7 @@ class Activity:
 
     def mean(self, operand: str) -> float:
         """Mean over the layers that have this operand."""
-        found: dict[str, Any] = [o[operand] for o in self.densities().values() if operand in o]
+        found = [o[operand] for o in self.densities().values() if operand in o]
         return sum(d.mean for d in found) / len(found) if found else float("nan")
 
 
