@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 
@@ -31,7 +31,7 @@ from pipelines.tasks import ClassificationTask, OptimizerConfig, Reseed
 from speech.datamodule import SpeechDataModule
 from speech.digits import DigitsConfig
 from speech.features import LogMelConfig
-from speech.spikescr import SpikeSCRConfig
+from speech.spikescr import SpikeSCR, SpikeSCRConfig
 from speech.training import predict, speech_log_probabilities
 
 log = logging.getLogger("spikeloom")
@@ -97,7 +97,7 @@ def run(data: SpeechDataModule, method: str, share: float, seed: int, epochs: in
         "method": method, "target": share, "seed": seed, "epochs": epochs, "parameters": _size(task),
         "sparsity": pruning.rows[-1]["sparsity_of_pruned_layers"] if pruning else 0.0,
         "valid_accuracy": float(trainer.callback_metrics["valid_accuracy"]),
-        "test_accuracy": accuracy(predict(task.model, test), test.labels), "test_clips": len(test),
+        "test_accuracy": accuracy(predict(cast(SpikeSCR, task.model), test), test.labels), "test_clips": len(test),
         "threshold": pruning.rows[-1]["threshold"] if pruning else None,
         "processor_s": time.process_time() - started,
     }  # fmt: skip
@@ -130,7 +130,7 @@ def tell(results: list[dict[str, Any]], out: Path) -> None:
     print(f"\n{results[0]['parameters']:,} parameters, {results[0]['epochs']} epochs, last epoch, voice not heard")
     for row in rows:
         print(
-            f"  {NAMES[row['method']]:18s} {100 * row['sparsity']:5.1f} % zeros  {row['accuracy']:5.1f} "
+            f"  {NAMES[str(row['method'])]:18s} {100 * row['sparsity']:5.1f} % zeros  {row['accuracy']:5.1f} "
             f"± {row['sd']:.1f} %  ({row['seeds']} seeds)"
         )
     draw(rows, out / "pruning.svg")
