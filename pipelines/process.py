@@ -31,7 +31,10 @@ def set_up(threads: int = 0) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    root = logging.getLogger()
+    for handler in list(root.handlers):  # not closed: a library's handler may take a stream that is not its own with it
+        root.removeHandler(handler)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name, logger in logging.root.manager.loggerDict.items():  # Hydra disables them before the second job of a sweep
         if isinstance(logger, logging.Logger) and name.split(".")[0] in ("spikeloom", "speech", "accel", "pipelines"):
             logger.disabled = False

@@ -1,5 +1,6 @@
-"""How many threads a process takes."""
+"""How many threads a process takes, and what becomes of the log handlers it finds."""
 
+import logging
 import os
 
 import pytest
@@ -23,3 +24,22 @@ def test_threads_are_those_asked_for_then_those_of_the_variable_then_all(
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_handlers_of_libraries_are_put_aside_and_not_closed() -> None:
+    class Foreign(logging.StreamHandler):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+            super().close()
+
+    root, handler = logging.getLogger(), Foreign()
+    before, threads = list(root.handlers), torch.get_num_threads()
+    root.addHandler(handler)
+    try:
+        set_up(1)
+        assert handler not in root.handlers and not handler.closed
+    finally:
+        root.handlers[:] = before
+        torch.set_num_threads(threads)
