@@ -1,9 +1,14 @@
 """Where the shared test data lie, and how a test asks for them."""
 
+import logging
 import os
 from pathlib import Path
 
 import pytest
+from absl import logging as absl_logging
+
+# absl, which rouge-score brings, closes the stream it met at its import when logging is set up anew; here that is pytest's.
+absl_logging.PythonHandler.close = logging.StreamHandler.close
 
 
 def data_folder(name: str) -> Path:
