@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from absl import logging as absl_logging
 
-# absl, which rouge-score brings, closes the stream it met at its import when logging is set up anew; here that is pytest's.
+# absl, which rouge-score brings, closes the stream it met at its import when logging is set up anew: here, pytest's.
 absl_logging.PythonHandler.close = logging.StreamHandler.close
 
 
