@@ -22,7 +22,7 @@ SPLITS = ("train", "valid", "test", "all")
 def run(config: EvaluateConfig) -> None:
     set_up()
     folder = Path(config.run)
-    if isinstance(load_config(folder).model, StochasticConfig):
+    if (folder / "config.yaml").is_file() and isinstance(load_config(folder).model, StochasticConfig):
         from pipelines import stochastic
 
         stochastic.evaluate(config, load_config(folder))
