@@ -13,8 +13,11 @@ demo: $(STAMP)
 
 test: $(VENV)/.installed-dev
 	"$(VENV)/bin/ruff" check .
-	"$(VENV)/bin/mypy"
-	OMP_NUM_THREADS=1 "$(VENV)/bin/pytest" -n $(WORKERS) -m "not slow"
+	@# Types take one core for minutes, so they are checked beside the tests and told after them.
+	"$(VENV)/bin/mypy" > "$(VENV)/mypy.txt" 2>&1 & types=$$!; \
+	OMP_NUM_THREADS=1 "$(VENV)/bin/pytest" -n $(WORKERS) --dist loadfile -m "not slow"; tests=$$?; \
+	wait $$types; types=$$?; cat "$(VENV)/mypy.txt"; \
+	test $$tests -eq 0 && test $$types -eq 0
 
 bench: $(STAMP)
 	"$(VENV)/bin/spikeloom" bench ops

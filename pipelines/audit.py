@@ -80,7 +80,7 @@ def still(frames: Tensor) -> Tensor:
 
 def audit_speech(trained: TrainedModel, trained_with: TrainConfig, config: AuditConfig) -> Audit:
     """Inputs of every layer and operations of SpikeSCR, over validation clips."""
-    from speech.datamodule import featurise
+    from speech.batches import featurise
     from speech.energy import count_operations
     from speech.training import layer_name
 

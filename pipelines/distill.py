@@ -25,8 +25,9 @@ from pipelines.runs import load_model, save_config
 from pipelines.schema import DistillConfig, TrainConfig
 from pipelines.tasks import ClassificationTask, check_pick
 from pipelines.train import Lesson, claim_folder, from_labels, train
+from speech.batches import Draw, FeatureSet, batch_loader, featurise
 from speech.curriculum import Distillation, DistillationConfig, PairedBatch, check_resolutions, hand_over, pair
-from speech.datamodule import Draw, FeatureSet, SpeechDataModule, batch_loader, featurise
+from speech.datamodule import SpeechDataModule
 from speech.energy import count_operations
 from speech.frames import CacheBudget
 from speech.spikescr import SpikeSCR

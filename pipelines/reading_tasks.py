@@ -17,9 +17,10 @@ from bci.cet_mae import CETMAE
 from bci.datamodule import EncodedReadings, reading_loader
 from bci.e2t_ptr import E2TPTR
 from bci.training import Pretraining, PretrainingBatch
+from pipelines.optimisation import OptimizerConfig
 from pipelines.process import on_terminal
 from pipelines.schema import TrainConfig
-from pipelines.tasks import AtomicCheckpointIO, History, OptimizerConfig, Reseed, adamw_cosine
+from pipelines.tasks import AtomicCheckpointIO, History, Reseed, adamw_cosine
 from pipelines.train import check_checkpoint, precision_of
 
 CLIP_NORM = 1.0

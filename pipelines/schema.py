@@ -21,15 +21,15 @@ from bci.zuco.source import ZuCoConfig
 from bci.zuco.splits import SplitConfig
 from bci.zuco.synthetic import SyntheticZuCoConfig
 from pipelines.domains import room_of
-from pipelines.tasks import OptimizerConfig
+from pipelines.optimisation import OptimizerConfig
 from speech.augmentation import AugmentationConfig
 from speech.cochlea.cochlea import CochleaConfig
 from speech.commands import CommandsConfig
 from speech.curriculum import DistillationConfig
-from speech.datamodule import CACHE_MB
 from speech.digits import DigitsConfig
 from speech.event_bins import EventBinsConfig
 from speech.features import LogMelConfig
+from speech.frames import CACHE_MB
 from speech.heidelberg import SHDConfig, SpikeFileConfig, SSCConfig
 from speech.spike_augmentation import SpikeAugmentationConfig
 from speech.spikescr import SpikeSCRConfig

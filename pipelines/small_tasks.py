@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from accel.spiking.neuron import LIF
 from accel.spiking.surrogate import Rectangular
-from speech.datamodule import Draw, featurise
+from speech.batches import Draw, featurise
 from speech.digits import DigitsConfig
 from speech.features import LogMelConfig
 from speech.spikescr import SpikeSCRConfig, log_mean_probability

@@ -11,7 +11,7 @@ from accel.report import Section, Table
 from pipelines.runs import TrainedModel
 from pipelines.scores import accuracy, confusion_matrix
 from speech import figures
-from speech.datamodule import Draw, FeatureSet
+from speech.batches import Draw, FeatureSet
 from speech.spike_trains import SpikeTrains
 from speech.training import predict, record_spikes, spike_rates
 from speech.utterances import Utterances

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,55 +16,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from accel.files import write_csv
-
-
-@dataclass
-class OptimizerConfig:
-    """kind: adamw, or sgd with `momentum`; linear warm-up per iteration, then a cosine to eta_min over the rest (or
-    with its own period).
-
-    warmup_from: rate the warm-up starts from. cooldown_epochs: the last ones, at eta_min. decay_vectors: whether biases
-    and norms decay as weights do.
-    """
-
-    kind: str = "adamw"
-    momentum: float = 0.9
-    lr: float = 2e-3
-    weight_decay: float = 5e-3
-    warmup_epochs: float = 1.0
-    eta_min: float = 0.0
-    cosine_period_epochs: float | None = None  # null: one fall over all epochs
-    label_smoothing: float = 0.0
-    warmup_from: float = 0.0
-    cooldown_epochs: int = 0
-    decay_vectors: bool = True
-
-    def build(self, parameters: Iterable[nn.Parameter], fused: bool = True) -> torch.optim.Optimizer:
-        groups: Any = parameters
-        if not self.decay_vectors:
-            every = list(parameters)
-            vectors = {"params": [p for p in every if p.dim() <= 1], "weight_decay": 0.0}
-            groups = [{"params": [p for p in every if p.dim() > 1]}, vectors]
-        if self.kind == "adamw":
-            return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
-        if self.kind == "sgd":
-            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        raise ValueError(f"optimizer.kind={self.kind} is unknown; use adamw or sgd")
-
-
-def learning_rate_factor(iteration: int, per_epoch: int, epochs: int, config: OptimizerConfig) -> float:
-    """Share of the base rate at an optimiser step: k/warm-up up to 1, then eta_min + (1 - eta_min)(1 + cos)/2."""
-    warmup = round(config.warmup_epochs * per_epoch)
-    if iteration < warmup:
-        start = config.warmup_from / config.lr
-        return start + (1 - start) * (iteration + 1) / warmup
-    period = config.cosine_period_epochs
-    cooldown = config.cooldown_epochs * per_epoch
-    span = period * per_epoch if period is not None else epochs * per_epoch - warmup - cooldown
-    low = config.eta_min / config.lr
-    if cooldown and iteration >= epochs * per_epoch - cooldown:
-        return low
-    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(1, span)))
+from pipelines.optimisation import OptimizerConfig, learning_rate_factor
 
 
 class ClassificationTask(lightning.LightningModule):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from accel.spiking.norm import mask_steps
-from speech.datamodule import Draw, FeatureSet, SpeechBatch
+from speech.batches import Draw, FeatureSet, SpeechBatch
 from speech.frames import CacheBudget
 from speech.spikescr import SpikeSCR, log_mean_probability, valid_steps
 from speech.training import predict

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from accel.spiking.operations import OperationCounter
-from speech.datamodule import Draw, FeatureSet
+from speech.batches import Draw, FeatureSet
 from speech.spikescr import SpikeSCR, SpikingAttention
 from speech.training import layer_name
 

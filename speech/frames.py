@@ -14,6 +14,8 @@ import torch
 
 from speech.clips import Clips
 
+CACHE_MB = 2000.0  # memory for the features of clips, unless told otherwise
+
 
 class FrontEnd(Protocol):
     """How recordings become frames of `n_channels` numbers, one frame each `step_ms`."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speech.datamodule import Draw, FeatureSet, SpeechBatch
+from speech.batches import Draw, FeatureSet, SpeechBatch
 from speech.spikescr import Neurons, SpikeSCR, log_mean_probability
 
 PREDICTION_BATCH = 64

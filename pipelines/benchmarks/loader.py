@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pipelines.benchmarks.measure import clock, now_s
-from speech.datamodule import FeatureSet, SpeechBatch, batch_loader, featurise
+from speech.batches import FeatureSet, SpeechBatch, batch_loader, featurise
 from speech.event_bins import EventBinsConfig
 from speech.spike_augmentation import SpikeAugmentationConfig
 from speech.spike_files import read_spike_file

@@ -24,10 +24,11 @@ from accel.learning.pruning import NoPruningConfig
 from accel.report import new_figure, palette
 from accel.trainer.workload import Workload
 from pipelines.domains.speech import unpadded_batches
+from pipelines.optimisation import OptimizerConfig
 from pipelines.pruned_cost import mean_cost
 from pipelines.pruning import Pruning
 from pipelines.scores import accuracy
-from pipelines.tasks import ClassificationTask, OptimizerConfig, Reseed
+from pipelines.tasks import ClassificationTask, Reseed
 from speech.datamodule import SpeechDataModule
 from speech.digits import DigitsConfig
 from speech.features import LogMelConfig

@@ -20,11 +20,11 @@ from bci.zuco.splits import SplitConfig
 from bci.zuco.synthetic import SyntheticZuCoConfig
 from pipelines import reading_pages as pages
 from pipelines.chapters.chapter import Chapter
+from pipelines.optimisation import OptimizerConfig
 from pipelines.reading_protocol import judge
 from pipelines.reading_runs import pretrain, read, train_decoder
 from pipelines.runs import load_config, load_model
 from pipelines.schema import DemoConfig, EvaluateConfig, TrainConfig, TrainerConfig
-from pipelines.tasks import OptimizerConfig
 
 log = logging.getLogger("spikeloom")
 STRENGTH = 3.0  # of the planted signal, in parts of the noise

@@ -22,7 +22,7 @@ from pipelines.runs import load_config, load_model
 from pipelines.schema import DemoConfig, TrainConfig
 from pipelines.tasks import ClassificationTask
 from pipelines.train import from_labels, train
-from speech.datamodule import featurise
+from speech.batches import featurise
 
 log = logging.getLogger("spikeloom")
 SPARSITY = 0.9

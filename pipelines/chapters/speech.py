@@ -15,12 +15,12 @@ from pipelines import story
 from pipelines.chapters.chapter import Chapter
 from pipelines.domains.speech import unpadded_batches
 from pipelines.export import write as write_export
+from pipelines.optimisation import OptimizerConfig
 from pipelines.runs import load_model
 from pipelines.schema import DemoConfig, TrainConfig, TrainerConfig
-from pipelines.tasks import OptimizerConfig
 from pipelines.train import train
 from speech.augmentation import AugmentationConfig
-from speech.datamodule import featurise
+from speech.batches import featurise
 from speech.digits import DigitsConfig
 from speech.features import LogMelConfig
 from speech.synthetic import SyntheticConfig

@@ -14,9 +14,9 @@ from pipelines import story
 from pipelines.chapters.chapter import Chapter
 from pipelines.domains import vision
 from pipelines.export import write as write_export
+from pipelines.optimisation import OptimizerConfig
 from pipelines.runs import load_model
 from pipelines.schema import DemoConfig, TrainConfig, TrainerConfig
-from pipelines.tasks import OptimizerConfig
 from pipelines.train import train
 from vision import figures
 from vision.augmentation import ImageAugmentationConfig

@@ -14,8 +14,9 @@ from pipelines import story
 from pipelines.runs import TrainedModel
 from pipelines.schema import TrainConfig
 from pipelines.tasks import ClassificationTask
+from speech.batches import Draw, FeatureSet, featurise
 from speech.clips import Clips
-from speech.datamodule import Draw, FeatureSet, SpeechDataModule, featurise
+from speech.datamodule import SpeechDataModule
 from speech.energy import count_operations
 from speech.spikescr import SpikeSCR
 from speech.training import predict as predict

@@ -15,7 +15,7 @@ SEEDS = (3, 4)  # on which no limit was set
 
 @cache
 def small_gate() -> PlantedGate:
-    return PlantedGateConfig(strength=3.0, steps=120, n_sentences=200, batch_size=32).build()
+    return PlantedGateConfig(strength=3.0, steps=70, n_sentences=200, batch_size=24).build()
 
 
 @torch.no_grad()

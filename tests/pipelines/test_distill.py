@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader
 from pipelines import distill, tasks
 from pipelines.curriculum_story import over_seeds
 from pipelines.distill import DistillationTask, distil
+from pipelines.optimisation import OptimizerConfig
 from pipelines.runs import load_config, load_model
 from pipelines.schema import DistillConfig, TrainerConfig, register
-from pipelines.tasks import BestEpoch, OptimizerConfig
+from pipelines.tasks import BestEpoch
 from speech.curriculum import DistillationConfig
 from speech.frames import CachedFrames
 from speech.spikescr import SpikeSCRConfig

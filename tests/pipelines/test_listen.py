@@ -13,9 +13,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from pipelines import evaluate, listen, train
+from pipelines.optimisation import OptimizerConfig
 from pipelines.runs import load_model
 from pipelines.schema import EvaluateConfig, ListenConfig, TrainConfig, TrainerConfig, register
-from pipelines.tasks import OptimizerConfig
 from speech.augmentation import AugmentationConfig
 from speech.features import LogMelConfig
 from speech.spikescr import SpikeSCRConfig

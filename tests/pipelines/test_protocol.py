@@ -13,7 +13,8 @@ from pipelines.schema import TrainConfig, TrainerConfig
 from pipelines.scores import accuracy
 from pipelines.seeds import print_seed_table
 from pipelines.train import train
-from speech.datamodule import SpeechDataModule, featurise
+from speech.batches import featurise
+from speech.datamodule import SpeechDataModule
 from speech.features import LogMelConfig
 from speech.frames import CachedFrames
 from speech.spikescr import SpikeSCRConfig

@@ -38,10 +38,10 @@ def test_a_run_leaves_everything_a_user_looks_for(tmp_path: Path, capsys: pytest
 
 def test_an_interrupted_run_goes_on_exactly(tmp_path: Path) -> None:
     kind = ["model.weights=pcm", "model.rule.update=carry", "model.repeats=[1]"]
-    train(tmp_path / "short", *kind, "trainer.epochs=2")
+    train(tmp_path / "short", *kind, "trainer.epochs=1")
     (tmp_path / "short" / "result.json").unlink()
-    resumed = train(tmp_path / "short", *kind, "trainer.epochs=4", "resume=true")
-    unbroken = train(tmp_path / "long", *kind, "trainer.epochs=4")
+    resumed = train(tmp_path / "short", *kind, "trainer.epochs=2", "resume=true")
+    unbroken = train(tmp_path / "long", *kind, "trainer.epochs=2")
     a, b = (load_file(tmp_path / n / "model" / "model.safetensors") for n in ("short", "long"))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert (tmp_path / "short" / "metrics.csv").read_text() == (tmp_path / "long" / "metrics.csv").read_text()

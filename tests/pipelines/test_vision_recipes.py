@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from pipelines.optimisation import OptimizerConfig, learning_rate_factor
 from pipelines.schema import TrainConfig, check_kinds, register
-from pipelines.tasks import OptimizerConfig, learning_rate_factor
 
 FAMILIES = ("spikingformer", "qkformer", "ms_qkformer")
 CIFAR = {

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from speech.augmentation import AugmentationConfig
+from speech.batches import Draw, FeatureSet, batch_loader, featurise
 from speech.curriculum import (
     DistillationConfig,
     PairedSet,
@@ -18,7 +19,6 @@ from speech.curriculum import (
     mean_logits,
     pair,
 )  # fmt: skip
-from speech.datamodule import Draw, FeatureSet, batch_loader, featurise
 from speech.features import LogMelConfig
 from speech.spikescr import SpikeSCR, SpikeSCRConfig
 from speech.synthetic import SyntheticConfig

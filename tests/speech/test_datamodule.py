@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from speech.augmentation import AugmentationConfig
+from speech.batches import Draw, EpochBatches, SpeechBatch, featurise
 from speech.clips import LazySequence
-from speech.datamodule import Draw, EpochBatches, SpeechBatch, SpeechDataModule, featurise
+from speech.datamodule import SpeechDataModule
 from speech.event_bins import EventBinsConfig
 from speech.features import LogMelConfig
 from speech.frames import CacheBudget

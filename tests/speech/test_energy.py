@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speech.datamodule import Draw, FeatureSet, SpeechBatch, featurise
+from speech.batches import Draw, FeatureSet, SpeechBatch, featurise
 from speech.energy import EnergyConstants, OperationCounts, count_operations
 from speech.event_bins import EventBinsConfig
 from speech.features import LogMelConfig

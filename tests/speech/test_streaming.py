@@ -58,9 +58,11 @@ def hear(spotter: KeywordSpotter, waveform: Tensor, chunk: int) -> tuple[list[De
     return found, state
 
 
-@pytest.mark.parametrize(("chunk", "window"), [(1, None), (7, None), (1000, None), (1, 16), (1000, 16)])
-def test_a_thousand_frames_streamed_are_those_at_once(chunk, window):
-    model, x = build(causal=True, attn_window=window), frames(1000, 1)
+@pytest.mark.parametrize(
+    ("n_frames", "chunk", "window"), [(1000, 1, None), (1000, 7, None), (1000, 1000, None), (200, 1, 16), (1000, 7, 16)]
+)
+def test_a_thousand_frames_streamed_are_those_at_once(n_frames, chunk, window):
+    model, x = build(causal=True, attn_window=window), frames(n_frames, 1)
     with torch.no_grad():
         offline = model(x)
     assert (streamed(model, x, chunk) - offline).abs().max() <= 1e-9

@@ -34,8 +34,8 @@ def mnist(split: str) -> tuple[Tensor, Tensor]:
 
 
 def trained(epochs: int, seed: int = 0, policy: dict[str, str] | None = None, weights: str = "real",
-            repeats: tuple[int, ...] = (1, 10, 50)) -> dict[str, float]:  # fmt: skip
-    """Test accuracy in percent after the last epoch, of every kind of inference."""
+            repeats: tuple[int, ...] = (1, 10, 50), images: int = 60_000) -> dict[str, float]:  # fmt: skip
+    """Test accuracy in percent after the last epoch on the first `images`, of every kind of inference."""
     device = weights not in ("real", "int8", "int4", "ternary")
     batch_size = 64 if device else 100
     config = StochasticConfig(
@@ -44,7 +44,7 @@ def trained(epochs: int, seed: int = 0, policy: dict[str, str] | None = None, we
     generator = Generator().manual_seed(seed)
     network = config.build((1, 28, 28), 10)
     synapses = config.synapses(network, batch_size, generator)
-    pixels, labels = mnist("train")
+    pixels, labels = (part[:images] for part in mnist("train"))
     for _ in range(epochs):
         train_epoch(network, synapses, pixels, labels, batch_size, generator)
     found = accuracies(network, synapses, *mnist("t10k"), repeats, generator)
@@ -52,9 +52,9 @@ def trained(epochs: int, seed: int = 0, policy: dict[str, str] | None = None, we
 
 
 @needs_mnist
-def test_one_epoch_of_drawn_training_beats_one_of_exact_training_when_inference_is_drawn() -> None:
-    exact, drawn = trained(1, policy=HP, repeats=(1,)), trained(1, repeats=(1,))
-    assert min(exact["hp"], drawn["hp"]) >= 91
+def test_a_short_epoch_of_drawn_training_beats_one_of_exact_training_when_inference_is_drawn() -> None:
+    exact, drawn = trained(1, policy=HP, repeats=(1,), images=25_000), trained(1, repeats=(1,), images=25_000)
+    assert min(exact["hp"], drawn["hp"]) >= 90
     assert drawn["stochastic_1"] - exact["stochastic_1"] >= 8
 
 
