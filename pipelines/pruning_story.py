@@ -17,7 +17,7 @@ def pruning_sections(run: Path, result: Mapping[str, Any]) -> list[Section]:
     """Sections from pruning.csv and result.json; none for a run that was not pruned."""
     if "pruning" not in result:
         return []
-    kept, last = result["pruning"], result["last_epoch"]
+    kept = result["pruning"]
     with (run / "pruning.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     epochs = [int(row["epoch"]) for row in rows]
@@ -36,11 +36,13 @@ def pruning_sections(run: Path, result: Mapping[str, Any]) -> list[Section]:
         panel.set_ylim(bottom=0)
         panel.xaxis.get_major_locator().set_params(integer=True)
     l1 = f" Mean L1 coefficient: {kept['l1_mean']:.3g}." if kept["l1_mean"] is not None else ""
+    ended = f"at the end of training there were {100 * float(rows[-1]['sparsity_of_pruned_layers']):.1f} %"
+    if "last_epoch" in result:  # of a classifier
+        ended += f", with {100 * result['last_epoch']['test_accuracy']:.1f} % right on the test set"
     came = Section(
         "How the zeros came",
-        f"Pruned by {METHODS[kept['method']]}. The model that is kept has {100 * kept['sparsity']:.1f} % zeros; at the "
-        f"end of training there were {100 * last['sparsity']:.1f} %, with {100 * last['test_accuracy']:.1f} % right on "
-        f"the test set.{l1}",
+        f"Pruned by {METHODS[kept['method']]}. The model that is kept has {100 * kept['sparsity']:.1f} % zeros; "
+        f"{ended}.{l1}",
         figure=figure,
     )
     layers = [

@@ -21,6 +21,7 @@ from bci.report import Findings, reading_report
 from bci.zuco.leakage import check_split
 from bci.zuco.splits import load_split
 from bci.zuco.summary import Summary, summarise
+from pipelines.pruning_story import pruning_sections
 from pipelines.schema import TrainConfig
 
 log = logging.getLogger("spikeloom")
@@ -88,7 +89,8 @@ def tell_pretraining(
     reading_report(run / "report.html", Findings(
         title=f"{result['name']}: CET-MAE with {result['parameters']:,} parameters",
         verdict=matched(result["retrieval"]),
-        judgement=[learning_curve(run, result["best_epoch"], PRETRAINING_CURVE), matching(result["retrieval"])],
+        judgement=[learning_curve(run, result["best_epoch"], PRETRAINING_CURVE), matching(result["retrieval"]),
+                   *pruning_sections(run, result)],
         saliency=saliency(model, valid), saliency_measure="the match between a reading and its sentence",
         leakage=check_split(load_split(run / "split")), summary=summary_of(config), config=settings(config, result),
     ))  # fmt: skip
@@ -108,7 +110,9 @@ def tell_decoder(
         verdict="Nothing is known yet about its use of the EEG: no control was trained. "
         f"`spikeloom evaluate run={run}` trains them and judges. BLEU-1 of "
         f"{result['test']['bleu_word'][0]:.2f} on unseen sentences, free-running, says nothing by itself.",
-        judgement=[decodes, learning_curve(run, result["best_epoch"], DECODER_CURVE)],
+        judgement=[
+            decodes, learning_curve(run, result["best_epoch"], DECODER_CURVE), *pruning_sections(run, result),
+        ],
         saliency=saliency(model, valid), saliency_measure="the loss of the decoder",
         leakage=check_split(load_split(run / "split")), config=settings(config, result),
     ))  # fmt: skip

@@ -24,7 +24,7 @@ from bci.tokenizer import TextTokenizer, load_tokenizer
 from bci.zuco.splits import load_split
 from pipelines import reading_pages
 from pipelines.process import set_up
-from pipelines.reading_tasks import ReadingTask, decoding_losses, fit, pretraining_losses
+from pipelines.reading_tasks import Fitted, ReadingTask, decoding_losses, fit, pretraining_losses
 from pipelines.runs import TrainedModel, load_config, load_model, save_config, save_model
 from pipelines.schema import TrainConfig, check_kinds
 from pipelines.train import claim_folder
@@ -38,8 +38,6 @@ def check(config: TrainConfig) -> None:
     check_kinds(config)
     if config.audit:
         raise ValueError("audit=true counts classes, which readings do not have; leave it out")
-    if config.pruning.kind != "none":
-        raise ValueError(f"pruning={config.pruning.kind} is not defined for models of readings; use pruning=none")
 
 
 def read(config: TrainConfig, wanted: tuple[str, ...] = ("train", "valid", "test")) -> SplitReadings:
@@ -72,11 +70,11 @@ def pretrain(config: TrainConfig, readings: SplitReadings | None = None) -> dict
     lightning.seed_everything(config.seed, verbose=False)
     model = recipe.sizes.build(tokenizer.vocab_size)
     task = ReadingTask(model, pretraining_losses(recipe.pretraining.build()), config.optimizer)
-    best_epoch = fit(config, run, task, sets, seed=config.seed, resume=config.resume)
+    fitted = fit(config, run, task, sets, seed=config.seed, resume=config.resume)
     result = {
         "name": config.name, "seed": config.seed, "parameters": sum(p.numel() for p in model.parameters()),
-        "vocabulary": tokenizer.vocab_size, "best_epoch": best_epoch, **_rows(readings, sets),
-        "valid": reading_pages.at_epoch(run, best_epoch),
+        "vocabulary": tokenizer.vocab_size, "best_epoch": fitted.best_epoch, **_rows(readings, sets),
+        "valid": reading_pages.at_epoch(run, fitted.best_epoch), **_pruned(fitted),
         "retrieval": match(model, sets["valid"], config.seed),
         "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
@@ -86,7 +84,7 @@ def pretrain(config: TrainConfig, readings: SplitReadings | None = None) -> dict
     write_json(run / "result.json", result)
     log.info(
         "validation: contrastive %.3f, rank among sentences of one length %.3f (chance .5), epoch %d -> %s",
-        result["valid"]["valid_contrastive"], result["retrieval"]["same_length_rank"], best_epoch, run,
+        result["valid"]["valid_contrastive"], result["retrieval"]["same_length_rank"], fitted.best_epoch, run,
     )  # fmt: skip
     return result
 
@@ -110,13 +108,14 @@ def train_decoder(config: TrainConfig, readings: SplitReadings | None = None) ->
     save_config(run, config)
     readings.split.save(run / "split")
 
-    model, best_epoch = learn_decoder(config, run, sets, seed=config.seed, resume=config.resume)
+    model, fitted = learn_decoder(config, run, sets, seed=config.seed, resume=config.resume)
     recipe: E2TPTRRecipe = config.model
     test = decode(model, encode(config, tokenizer, readings["test"]), tokenizer, recipe.decoding, config.seed)
     result = {
         "name": config.name, "seed": config.seed, "pretrained": config.pretrained,
-        "parameters": sum(p.numel() for p in model.parameters()), "best_epoch": best_epoch,
-        **_rows(readings, sets), "test_rows": len(test), "valid": reading_pages.at_epoch(run, best_epoch),
+        "parameters": sum(p.numel() for p in model.parameters()), "best_epoch": fitted.best_epoch,
+        **_rows(readings, sets), "test_rows": len(test), "valid": reading_pages.at_epoch(run, fitted.best_epoch),
+        **_pruned(fitted),
         "test": reading_pages.free_running(test), "decoding": asdict(recipe.decoding),
         "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
@@ -141,9 +140,9 @@ def learn_decoder(
     encoder: dict[str, torch.Tensor] | None = None,
     inherit: bool = True,
     say: bool = True,
-) -> tuple[E2TPTR, int]:
-    """A decoder of the epoch with the lowest validation loss, and that epoch. `encoder`: weights of a CET-MAE to
-    inherit from, null: those of `config.pretrained`; `inherit` false: from none."""
+) -> tuple[E2TPTR, Fitted]:
+    """A decoder of the epoch with the lowest validation loss, and what its training came to. `encoder`:
+    weights of a CET-MAE to inherit from, null: those of `config.pretrained`; `inherit` false: from none."""
     assert config.pretrained is not None
     source = load_model(Path(config.pretrained) / "model").model
     sizes = load_config(Path(config.pretrained)).model.sizes
@@ -209,6 +208,10 @@ def _rows(readings: SplitReadings, sets: dict[str, EncodedReadings]) -> dict[str
         "dropped": readings.dropped, "truncated_words": readings.truncated,
         "truncated_texts": sum(encoded.n_truncated for encoded in sets.values()),
     }  # fmt: skip
+
+
+def _pruned(fitted: Fitted) -> dict[str, Any]:
+    return {} if fitted.pruning is None else {"pruning": fitted.pruning}
 
 
 def _save(run: Path, trained: TrainedModel, tokenizer: TextTokenizer, card: str) -> None:

@@ -6,7 +6,7 @@ Validation draws its masks by the number of the batch, so every epoch is measure
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import torch
@@ -19,6 +19,7 @@ from bci.e2t_ptr import E2TPTR
 from bci.training import Pretraining, PretrainingBatch
 from pipelines.optimisation import OptimizerConfig
 from pipelines.process import on_terminal
+from pipelines.pruning import Pruning, outcome
 from pipelines.schema import TrainConfig
 from pipelines.tasks import AtomicCheckpointIO, History, Reseed, adamw_cosine
 from pipelines.train import check_checkpoint, precision_of
@@ -49,6 +50,10 @@ class ReadingTask(lightning.LightningModule):
         super().__init__()
         self.model, self.losses, self.optimizer_config = model, losses, optimizer
 
+    def training_loss(self, batch: PretrainingBatch) -> Tensor:
+        """What a training step minimises."""
+        return self.losses(self.model, batch)["loss"]
+
     def training_step(self, batch: PretrainingBatch, batch_index: int) -> Tensor:
         found = self.losses(self.model, batch)
         self._log("train", found, batch)
@@ -71,14 +76,39 @@ class ReadingTask(lightning.LightningModule):
 class LossHistory(History):
     """Every loss of an epoch."""
 
-    METRICS = tuple(
-        f"{split}_{name}" for split in ("train", "valid") for name in ("loss", "eeg", "text", "contrastive")
+    METRICS = (
+        *(f"{split}_{name}" for split in ("train", "valid") for name in ("loss", "eeg", "text", "contrastive")),
+        "sparsity",
     )
 
     def told(self, row: Mapping[str, float]) -> str:
         return f"train loss {row['train_loss']:.3f}  validation loss {row['valid_loss']:.3f}" + (
-            f"  contrastive {row['valid_contrastive']:.3f}" if "valid_contrastive" in row else ""
+            (f"  contrastive {row['valid_contrastive']:.3f}" if "valid_contrastive" in row else "")
+            + (f"  sparsity {100 * row['sparsity']:.1f} %" if "sparsity" in row else "")
         )
+
+
+class LowestLoss(ModelCheckpoint):
+    """Keeps best.ckpt, the epoch of lowest validation loss, among equals the earlier; of a model that is being pruned
+    only from those that are as sparse as was asked for."""
+
+    def __init__(self, folder: Path, pruning: Pruning | None) -> None:
+        super().__init__(
+            dirpath=folder, filename="best", monitor="valid_loss", mode="min", enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )  # fmt: skip
+        self.pruning = pruning
+
+    def check_monitor_top_k(self, trainer: lightning.Trainer, current: Tensor | None = None) -> bool:
+        eligible = self.pruning is None or self.pruning.reached
+        return eligible and super().check_monitor_top_k(trainer, current)
+
+
+class Fitted(NamedTuple):
+    """The epoch whose weights were kept, counted from 1, and of a pruned model what became of its weights."""
+
+    best_epoch: int
+    pruning: dict[str, Any] | None
 
 
 def fit(
@@ -90,14 +120,13 @@ def fit(
     seed: int,
     resume: bool = False,
     say: bool = True,
-) -> int:
-    """Train `task` on sets["train"] into `folder`, leave it with the weights of the epoch of lowest validation loss
-    (the earlier among equals), and return that epoch, counted from 1."""
+) -> Fitted:
+    """Train `task` on sets["train"] into `folder`, pruning it where the configuration says so, and leave it with the
+    weights of the epoch that `LowestLoss` keeps."""
     checkpoints = folder / "checkpoints"
-    best = ModelCheckpoint(
-        dirpath=checkpoints, filename="best", monitor="valid_loss", mode="min", enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )  # fmt: skip
+    pruner = config.pruning.build(task.model)
+    pruning = None if pruner is None else Pruning(pruner, folder / "pruning.csv")
+    best = LowestLoss(checkpoints, pruning)
     latest = ModelCheckpoint(
         dirpath=checkpoints, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
     )
@@ -111,6 +140,7 @@ def fit(
         callbacks=[
             best,
             latest,
+            *([pruning] if pruning else []),
             LossHistory(folder / "metrics.csv", say=say and not on_terminal()),
             Reseed(seed),
             *([RichProgressBar()] if say_bar else []),
@@ -134,4 +164,8 @@ def fit(
     chosen = torch.load(checkpoints / "best.ckpt", weights_only=True, map_location="cpu")
     task.load_state_dict(chosen["state_dict"])
     task.cpu().eval()
-    return int(chosen["epoch"]) + 1
+    told = None
+    if pruning is not None:
+        told = outcome(pruning)
+        pruning.pruner.bake()
+    return Fitted(int(chosen["epoch"]) + 1, told)

@@ -90,6 +90,22 @@ def test_a_resumed_pretraining_ends_in_the_same_weights(encoder, monkeypatch):
     assert (run / "metrics.csv").read_text() == (encoder / "metrics.csv").read_text()
 
 
+def test_models_of_readings_are_pruned_like_others(encoder, tmp_path):
+    pruned = ["pruning=lats", "pruning.sparsity=0.6"]
+    with pytest.raises(ValueError, match=r"are one weight and cannot be pruned apart; add it to pruning\.exclude"):
+        train.run(composed("train", "experiment=e2t_ptr_synthetic", f"pretrained={encoder}",
+                           f"run={tmp_path / 'tied'}", *pruned))  # fmt: skip
+    run = tmp_path / "run"
+    pretrain(composed("pretrain", f"run={run}", *pruned))
+    told = json.loads((run / "result.json").read_text())["pruning"]
+    assert told["method"] == "lats" and 0.6 <= told["sparsity"] < 0.61
+    assert "How the zeros came" in (run / "report.html").read_text("utf-8")
+    model = load_model(run / "model").model
+    for layer in told["report"]["layers"]:
+        assert int((model.get_submodule(layer["path"]).weight == 0).sum()) == layer["zeros"]
+    assert "sparsity" in (run / "metrics.csv").read_text().split("\n")[0]
+
+
 def test_a_decoder_inherits_split_and_tokenizer_and_survives_its_folder(encoder, decoder):
     for name in ("split/keys.csv", "model/tokenizer.json"):
         assert (decoder / name).read_bytes() == (encoder / name).read_bytes()
