@@ -219,6 +219,9 @@ class ExportConfig:
     batch_size: int = 16
     strict: bool = True  # an operator without a price is an error, not an entry in unsupported_ops.json
     gradients: bool = True  # run a backward pass on the same batches, for the densities of gradients
+    nir: bool = False  # model.nir as well: feed-forward networks (pip install 'spikeloom[nir]')
+    nir_dt_s: float = 1e-3  # seconds that a time step stands for in model.nir
+    onnx: bool = False  # model.onnx as well, for onnxruntime (pip install 'spikeloom[onnx]')
 
 
 @dataclass

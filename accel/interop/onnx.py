@@ -3,7 +3,7 @@
 torch's exporter translates the program; its opset is 18, time and batch stay open where the program leaves them so. A
 population is a call of a function of the domain `spikeloom`, which the file itself defines in plain ONNX: a Scan of the
 neuron's step over time, with the operations of `accel.spiking.functional` in the same order. The call bears the layer
-path, the function's doc string the constants as JSON, the surrogate among them (of no use to ONNX: nothing trains there).
+path, the function's doc string the constants as JSON, the surrogate among them (nothing trains in ONNX).
 
     every variant has a form   decay_input or not, hard reset to any v_reset, soft reset, no leak (tau = inf)
     a learned time constant    becomes the number it has when the file is written
@@ -179,16 +179,18 @@ def _check_types(program: torch.export.ExportedProgram) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter tells of torchvision, and of its own deprecations."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """The exporter and its helpers tell of every node they tidy up, of torchvision and of their own deprecations."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _untranslated(error: BaseException) -> tuple[str, str]:

@@ -27,7 +27,7 @@ class RoundTripError(ValueError):
 
 
 class Run(NamedTuple):
-    """What came out, and the spikes [T, ...] of every population by layer path, in program order."""
+    """What came out, and the spikes [T, ...] of every population by layer path."""
 
     outputs: tuple[Tensor, ...]
     spikes: dict[str, Tensor]
@@ -42,6 +42,8 @@ class RoundTrip:
     output_difference: float = 0.0  # largest, as a share of the largest output (of 1 where that is smaller)
 
     def __str__(self) -> str:
+        if not self.fired:
+            return f"no spiking population; outputs equal to {self.output_difference:.1e}"
         silent = sum(n == 0 for n in self.fired.values())
         told = f"{len(self.fired)} populations with {sum(self.fired.values()):,} spikes"
         told += f" ({silent} of them silent)" if silent else ""
@@ -69,8 +71,8 @@ def round_trip(
     result = RoundTrip()
     for batch in batches:
         expected, found = run_program(program, batch), run(batch)
-        if list(expected.spikes) != list(found.spikes):
-            raise RoundTripError(f"{what} has the populations {list(found.spikes)}, not {list(expected.spikes)}")
+        if set(expected.spikes) != set(found.spikes):
+            raise RoundTripError(f"{what} has the populations {sorted(found.spikes)}, not {sorted(expected.spikes)}")
         other = []  # paths of populations that differ in this batch
         for path, spikes in expected.spikes.items():
             if spikes.shape != found.spikes[path].shape:
