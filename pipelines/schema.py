@@ -38,7 +38,7 @@ from speech.synthetic import SyntheticConfig
 from vision.augmentation import EventAugmentationConfig, ImageAugmentationConfig
 from vision.event_sets import Cifar10DvsConfig, EventFilesConfig, GestureConfig, NMnistConfig
 from vision.frames import EventFramesConfig, PixelsConfig
-from vision.models import ResNetConfig, SpikingTransformerConfig
+from vision.models import ResNetConfig, SpikingNetConfig, SpikingTransformerConfig
 from vision.sources import CifarConfig, ImageFoldersConfig, MnistConfig, ScannedDigitsConfig
 
 # `data.source` of a configuration -> its shape.
@@ -59,6 +59,7 @@ AUGMENTATIONS: dict[str, Any] = {
 }  # fmt: skip
 MODELS: dict[str, Any] = {
     "spikescr": SpikeSCRConfig, "spiking_transformer": SpikingTransformerConfig, "resnet": ResNetConfig,
+    "spiking_net": SpikingNetConfig,
     "stochastic": StochasticConfig,
     "cet_mae": CETMAERecipe, "e2t_ptr": E2TPTRRecipe,
 }  # fmt: skip

@@ -100,7 +100,8 @@ class _Writer(fx.Interpreter):
     """Runs the program on a batch and notes for every value which nodes of NIR make it."""
 
     def __init__(self, nir: Any, program: torch.export.ExportedProgram, x: Tensor, dt_s: float) -> None:
-        super().__init__(program.module())
+        module: Any = program.module()
+        super().__init__(module)
         self.nir, self.dt_s = nir, dt_s
         self.steps, self.batch = x.shape[:2]
         self.nodes: dict[str, Any] = {}
@@ -111,7 +112,7 @@ class _Writer(fx.Interpreter):
         self.signals: dict[fx.Node, _Signal | None] = {}  # None: behind a fault
         self.made: dict[fx.Node, str] = {}  # node of the program -> the layer of NIR that it became
         self.aside: set[fx.Node] = set()  # sizes and first membranes: nothing that goes on to the output
-        for n in reversed(list(self.module.graph.nodes)):
+        for n in reversed(list(module.graph.nodes)):
             known = n.target in BOOKKEEPING and getattr(n.target, "__name__", "") != "getitem"
             if n.op == "call_function" and (known or self.aside.issuperset(n.users)):
                 self.aside.add(n)
@@ -251,7 +252,7 @@ class _Writer(fx.Interpreter):
                 name = self.made[i]
                 kinds = (self.nir.Linear, self.nir.Affine, self.nir.Conv1d, self.nir.Conv2d)
                 return name if isinstance(self.nodes[name], kinds) else None
-            i = i.args[0] if i.args else None  # type: ignore[assignment]
+            i = i.args[0] if i.args else None
         return None
 
     def _pool(self, n: fx.Node, s: _Signal, name: str, args: Sequence[Any], result: Tensor) -> _Signal:
@@ -274,7 +275,8 @@ class _Writer(fx.Interpreter):
             if any(a % b for a, b in zip(features[1:], result.shape[-2:], strict=True)):
                 raise _Fault(f"{features[1:]} does not divide into {tuple(result.shape[-2:])}; use a fixed kernel")
         else:
-            kernel, stride, padding, ceil, padded, divisor = (*args[1:], *([], 0, False, True, None)[len(args) - 2 :])
+            left_out: tuple[Any, ...] = ([], 0, False, True, None)
+            kernel, stride, padding, ceil, padded, divisor = (*args[1:], *left_out[len(args) - 2 :])
             pair = lambda v: (v, v) if isinstance(v, int) else tuple(v) * (2 // len(v))  # noqa: E731
             kernel, stride, padding = pair(kernel), pair(stride or kernel), pair(padding)
             if ceil or (any(padding) and not padded) or divisor not in (None, 1):

@@ -109,7 +109,8 @@ class _Watcher(fx.Interpreter):
     def __init__(self, program: torch.export.ExportedProgram, kept: str | None = None) -> None:
         super().__init__(program.module())
         self.spikes: dict[str, Tensor] = {}
-        self.kept, self.arguments = kept, ()
+        self.kept = kept
+        self.arguments: tuple[Any, ...] = ()
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
