@@ -28,7 +28,7 @@ from torch import Tensor, fx
 from accel.export import layer_path
 from accel.export_table import NEURONS
 from accel.files import whole
-from accel.interop.roundtrip import Run, neuron_parameters
+from accel.interop.roundtrip import Run, neuron_parameters, populations
 from accel.spiking.functional import LIFParameters
 
 DOMAIN, OPSET = "spikeloom", 18
@@ -49,7 +49,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     """
     onnx, onnxscript = libraries()[:2]
     program = _constant_time_constants(program)
-    populations = _populations(program)
+    paths = _paths(program)
     _check_types(program)
     _declare(onnx)
     domain = onnxscript.values.Opset(DOMAIN, 1)
@@ -69,7 +69,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
         where, operation = _untranslated(error)
         remedy = "replace it by operations that have one; program.pt2 holds the model as it is"
         raise OnnxError(f"{where}: torch's exporter has no ONNX form of {operation}; {remedy}") from error
-    _define(onnx, model, populations)
+    _define(onnx, model, paths)
     if model.ByteSize() > LARGEST_BYTES:
         raise OnnxError(f"the model takes {model.ByteSize():,} bytes, one ONNX file holds 2 GB; use program.pt2")
     onnx.checker.check_model(model)
@@ -158,16 +158,11 @@ def _constants(program: torch.export.ExportedProgram) -> dict[str, Any]:
     return values
 
 
-def _populations(program: torch.export.ExportedProgram) -> list[str]:
-    """Layer paths of the populations that matter to an output, in program order."""
-    needed: set[fx.Node] = set()
-    for n in reversed(program.graph.nodes):
-        if n.op == "output" or n in needed:
-            needed.update(n.all_input_nodes)
+def _paths(program: torch.export.ExportedProgram) -> list[str]:
+    """Layer paths of the populations, as `roundtrip` names them."""
     paths: list[str] = []
-    for n in program.graph.nodes:
-        if n.target in NEURONS and n in needed:
-            paths.append(layer_path(n, paths))
+    for n in populations(program.graph):
+        paths.append(layer_path(n, paths))
     return paths
 
 
@@ -227,12 +222,12 @@ def _declare(onnx: Any) -> None:
     )
 
 
-def _define(onnx: Any, model: Any, populations: list[str]) -> None:
+def _define(onnx: Any, model: Any, paths: list[str]) -> None:
     """Give every set of constants a function of its own, let the calls name it and bear the layer path."""
     calls = [n for n in model.graph.node if n.domain == DOMAIN]
-    assert len(calls) == len(populations), (len(calls), populations)
+    assert len(calls) == len(paths), (len(calls), paths)
     functions: dict[str, str] = {}  # constants -> name
-    for node, path in zip(calls, populations, strict=True):
+    for node, path in zip(calls, paths, strict=True):
         said = node.attribute[0].s.decode()
         node.op_type = functions.setdefault(said, f"LIF_{len(functions)}")
         node.name = path

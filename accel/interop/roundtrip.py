@@ -103,18 +103,29 @@ def as_outputs(value: Any) -> tuple[Tensor, ...]:
     return tuple(torch.utils._pytree.tree_leaves(value))
 
 
+def populations(graph: fx.Graph) -> list[fx.Node]:
+    """The neurons that an output depends on, in program order."""
+    needed: set[fx.Node] = set()
+    for n in reversed(graph.nodes):
+        if n.op == "output" or n in needed:
+            needed.update(n.all_input_nodes)
+    return [n for n in graph.nodes if n.target in NEURONS and n in needed]
+
+
 class _Watcher(fx.Interpreter):
     """Keeps every population's spikes, and the arguments of the one called `kept`."""
 
     def __init__(self, program: torch.export.ExportedProgram, kept: str | None = None) -> None:
-        super().__init__(program.module())
+        module: Any = program.module()
+        super().__init__(module)
+        self.populations = set(populations(module.graph))
         self.spikes: dict[str, Tensor] = {}
         self.kept = kept
         self.arguments: tuple[Any, ...] = ()
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n.target in NEURONS:
+        if n in self.populations:
             path = layer_path(n, self.spikes)
             self.spikes[path] = result[0]
             if path == self.kept:

@@ -28,8 +28,10 @@ class Soft(nn.Module):
         super().__init__()
         self.soft, self.linear = LIF(LIFParameters(v_reset=None, threshold=0.25)), nn.Linear(6, 6)
         self.hard = LIF(LIFParameters(tau=4.0, decay_input=False, threshold=0.5, v_reset=-0.25))
+        self.unused = LIF(LIFParameters())
 
     def forward(self, x: Tensor) -> Tensor:
+        self.unused(x)
         return self.hard(self.linear(self.soft(x)[0]))[0]
 
 
