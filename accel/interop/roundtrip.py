@@ -45,7 +45,7 @@ class RoundTrip:
         if not self.fired:
             return f"no spiking population; outputs equal to {self.output_difference:.1e}"
         silent = sum(n == 0 for n in self.fired.values())
-        told = f"{len(self.fired)} populations with {sum(self.fired.values()):,} spikes"
+        told = f"{len(self.fired)} population{'s' * (len(self.fired) > 1)} with {sum(self.fired.values()):,} spikes"
         told += f" ({silent} of them silent)" if silent else ""
         if self.differing:
             first = next(iter(self.differing))
