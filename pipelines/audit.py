@@ -58,7 +58,8 @@ def audit_vision(trained: TrainedModel, trained_with: TrainConfig, config: Audit
 
     if not isinstance(trained.model, SpikingTransformer):
         raise ValueError(
-            f"a {type(trained.model).__name__} has no spikes to audit; give a run of a spiking transformer"
+            f"audit of pictures knows the layers of a spiking transformer, not of a {type(trained.model).__name__}; "
+            "give a run of one, or use evaluate for operations and energy"
         )
     batches, what = domain_of(trained_with.data).example_batches(
         trained, trained_with, config.batches, config.batch_size

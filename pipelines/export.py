@@ -1,15 +1,17 @@
-"""`spikeloom export`: a trained run -> export/program.pt2, workload.json, unsupported_ops.json."""
+"""`spikeloom export`: a run -> export/program.pt2, workload.json, unsupported_ops.json and, if asked, more formats."""
 
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accel.export import Exported, UnsupportedOpError, export
 from accel.files import whole, write_json
 from pipelines.domains import OwnWay, domain_of
+from pipelines.exits import check, write_exits
 from pipelines.process import set_up
 from pipelines.runs import load_config, load_model
 from pipelines.schema import ExportConfig
@@ -19,6 +21,7 @@ log = logging.getLogger("spikeloom")
 
 def run(config: ExportConfig) -> None:
     set_up()
+    check(config)
     folder = Path(config.run)
     trained, trained_with = load_model(folder / "model"), load_config(folder)
     domain = domain_of(trained_with.data)
@@ -26,14 +29,15 @@ def run(config: ExportConfig) -> None:
         for part in domain.export_parts(trained, trained_with, config.batches, config.batch_size):
             source = {"densities": part.measured}
             exported = export(part.module, part.batches, name=part.name, strict=config.strict, source=source)
-            write(exported, folder / "export" / part.folder)
+            write(exported, folder / "export" / part.folder, partial(write_exits, config, exported, part.batches))
         return
     batches, what = domain.example_batches(trained, trained_with, config.batches, config.batch_size)
     exported = export(
         trained.model, batches, name=trained_with.name, strict=config.strict,
         source={"densities": what},
     )  # fmt: skip
-    write(with_gradients(exported, batches) if config.gradients else exported, folder / "export")
+    measured = with_gradients(exported, batches) if config.gradients else exported
+    write(measured, folder / "export", partial(write_exits, config, exported, batches))
 
 
 def with_gradients(exported: Exported, batches: Sequence[Any]) -> Exported:
@@ -47,17 +51,18 @@ def with_gradients(exported: Exported, batches: Sequence[Any]) -> Exported:
         return exported
 
 
-def write(exported: Exported, folder: Path) -> None:
-    """Write the three files; the folder appears whole."""
+def write(exported: Exported, folder: Path, also: Callable[[Path], None] = lambda folder: None) -> None:
+    """Write the three files, and what `also` adds; the folder appears whole."""
     program = exported.program_bytes()
     workload = dataclasses.replace(
         exported.workload, source={**exported.workload.source, "program_sha256": hashlib.sha256(program).hexdigest()}
     )
-    with whole(folder) as partial:
-        partial.mkdir(parents=True)
-        (partial / "program.pt2").write_bytes(program)
-        workload.to_json(partial / "workload.json")
-        write_json(partial / "unsupported_ops.json", [dataclasses.asdict(u) for u in workload.unsupported])
+    with whole(folder) as unfinished:
+        unfinished.mkdir(parents=True)
+        (unfinished / "program.pt2").write_bytes(program)
+        workload.to_json(unfinished / "workload.json")
+        write_json(unfinished / "unsupported_ops.json", [dataclasses.asdict(u) for u in workload.unsupported])
+        also(unfinished)
     macs = sum(layer.macs_forward for layer in workload.layers)
     log.info(
         "%d layers, %.1f M MACs a sample, %d unsupported operations -> %s",

@@ -38,7 +38,7 @@ from speech.synthetic import SyntheticConfig
 from vision.augmentation import EventAugmentationConfig, ImageAugmentationConfig
 from vision.event_sets import Cifar10DvsConfig, EventFilesConfig, GestureConfig, NMnistConfig
 from vision.frames import EventFramesConfig, PixelsConfig
-from vision.models import ResNetConfig, SpikingTransformerConfig
+from vision.models import ResNetConfig, SpikingNetConfig, SpikingTransformerConfig
 from vision.sources import CifarConfig, ImageFoldersConfig, MnistConfig, ScannedDigitsConfig
 
 # `data.source` of a configuration -> its shape.
@@ -59,6 +59,7 @@ AUGMENTATIONS: dict[str, Any] = {
 }  # fmt: skip
 MODELS: dict[str, Any] = {
     "spikescr": SpikeSCRConfig, "spiking_transformer": SpikingTransformerConfig, "resnet": ResNetConfig,
+    "spiking_net": SpikingNetConfig,
     "stochastic": StochasticConfig,
     "cet_mae": CETMAERecipe, "e2t_ptr": E2TPTRRecipe,
 }  # fmt: skip
@@ -219,6 +220,9 @@ class ExportConfig:
     batch_size: int = 16
     strict: bool = True  # an operator without a price is an error, not an entry in unsupported_ops.json
     gradients: bool = True  # run a backward pass on the same batches, for the densities of gradients
+    nir: bool = False  # model.nir as well: feed-forward networks (pip install 'spikeloom[nir]')
+    nir_dt_s: float = 1e-3  # seconds that a time step stands for in model.nir
+    onnx: bool = False  # model.onnx as well, for onnxruntime (pip install 'spikeloom[onnx]')
 
 
 @dataclass

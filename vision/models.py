@@ -1,6 +1,7 @@
-"""Which network a training builds: a published spiking transformer by name, smaller or larger where asked, or a ResNet.
+"""Which network a training builds: a published spiking transformer by name, smaller or larger where asked, a small
+feed-forward spiking network, or a ResNet.
 
-`kind` tells the two apart in a file. Values left null are those of the published variant.
+`kind` tells them apart in a file. Values left null are those of the published variant.
 """
 
 from dataclasses import dataclass
@@ -44,3 +45,18 @@ class ResNetConfig:
 
         widths, blocks = self.widths or [64, 128, 256], self.blocks or [2, 2, 2]
         return ResNet(in_chans=n_inputs, num_classes=n_classes, widths=widths, blocks=blocks)
+
+
+@dataclass(kw_only=True)
+class SpikingNetConfig:
+    """A small feed-forward spiking network without attention. net: cnn or mlp. T: steps a picture is shown."""
+
+    kind: str = "spiking_net"
+    net: str = "cnn"
+    T: int = 4
+
+    def build(self, n_inputs: int, n_classes: int, size: int) -> Any:
+        """The network for pictures of `size` x `size`. Raises ValueError for another `net`."""
+        from vision.small_nets import SpikingNet
+
+        return SpikingNet(net=self.net, size=size, in_chans=n_inputs, num_classes=n_classes, T=self.T)  # type: ignore[arg-type]

@@ -1,10 +1,12 @@
-"""Two small spiking classifiers of grey pictures shown in every time step: fully connected, and convolutional.
+"""Two small spiking classifiers of pictures shown in every time step: fully connected, and convolutional.
 
-They are what the engines of the trainer and the federated workers train within minutes on one core.
+They are what the engines of the trainer and the federated workers train within minutes on one core. `SpikingNet` is
+either of them as a model that a training builds: feed-forward, so that NIR can express it.
 """
 
 from typing import Literal
 
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from accel.spiking.functional import LIFParameters
@@ -16,11 +18,11 @@ NEURON = LIFParameters(tau=2.0, decay_input=False, threshold=0.5, v_reset=0.0, s
 
 
 class SpikingMLP(nn.Module):
-    """x [T, B, 1, H, W] -> linear 128, LIF -> linear, LIF -> spikes [T, B, classes]."""
+    """x [T, B, C, H, W] -> linear 128, LIF -> linear, LIF -> spikes [T, B, classes]."""
 
-    def __init__(self, size: int, n_classes: int, hidden: int = 128) -> None:
+    def __init__(self, size: int, n_classes: int, hidden: int = 128, in_chans: int = 1) -> None:
         super().__init__()
-        self.hidden, self.hidden_lif = nn.Linear(size * size, hidden), LIF(NEURON)
+        self.hidden, self.hidden_lif = nn.Linear(in_chans * size * size, hidden), LIF(NEURON)
         self.out, self.out_lif = nn.Linear(hidden, n_classes), LIF(NEURON)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -29,11 +31,12 @@ class SpikingMLP(nn.Module):
 
 
 class SpikingCNN(nn.Module):
-    """x [T, B, 1, H, W] -> conv 16, conv 32 with stride 2, each with norm and LIF -> linear: logits [T, B, classes]."""
+    """x [T, B, C, H, W] -> conv 16, conv 32 with stride 2, each with norm and LIF -> linear: logits [T, B, classes]."""
 
-    def __init__(self, size: int, n_classes: int) -> None:
+    def __init__(self, size: int, n_classes: int, in_chans: int = 1) -> None:
         super().__init__()
-        self.conv1, self.norm1, self.lif1 = nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), LIF(NEURON)
+        self.conv1, self.norm1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.lif1 = LIF(NEURON)
         self.conv2, self.norm2 = nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32)
         self.lif2 = LIF(NEURON)
         side = -(-size // 2)
@@ -46,8 +49,25 @@ class SpikingCNN(nn.Module):
         return self.head(y.flatten(2))
 
 
-def small_net(name: Literal["mlp", "cnn"], size: int, n_classes: int) -> nn.Module:
+def small_net(name: Literal["mlp", "cnn"], size: int, n_classes: int, in_chans: int = 1) -> nn.Module:
     """One of the two for pictures of `size` x `size`. Raises ValueError for another name."""
     if name not in ("mlp", "cnn"):
         raise ValueError(f"model={name} is no network for pictures; use mlp or cnn")
-    return SpikingMLP(size, n_classes) if name == "mlp" else SpikingCNN(size, n_classes)
+    return (SpikingMLP if name == "mlp" else SpikingCNN)(size, n_classes, in_chans=in_chans)
+
+
+class SpikingNet(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=["spiking", "vision"]):
+    """Pictures [B, C, H, W], shown T times, or frames [T, B, C, H, W] -> logits [B, classes], the mean over steps."""
+
+    def __init__(
+        self, *, net: Literal["mlp", "cnn"] = "cnn", size: int, in_chans: int = 1, num_classes: int = 10, T: int = 4
+    ) -> None:
+        super().__init__()
+        if T < 1:
+            raise ValueError(f"T={T} shows a picture in no step; use at least 1")
+        self.T, self.layers = T, small_net(net, size, num_classes, in_chans)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = x.expand(self.T, *x.shape) if x.dim() == 4 else x
+        logits: Tensor = self.layers(frames).mean(0)
+        return logits

@@ -20,7 +20,7 @@ from pipelines.tasks import ClassificationTask
 from vision import figures
 from vision.datamodule import Draw, FrameSet, VisionBatch, VisionDataModule
 from vision.frames import PixelsConfig
-from vision.models import ResNetConfig
+from vision.models import ResNetConfig, SpikingNetConfig
 from vision.samples import Samples
 from vision.sources import load_pictures
 from vision.training import predict as predict
@@ -28,7 +28,7 @@ from vision.training import soft_cross_entropy, spike_rates, vision_log_probabil
 
 SAMPLES = "samples"
 COUNTED = 64  # samples on which operations are counted
-MAC_PJ = 4.6  # 32-bit float, 45 nm (Horowitz, ISSCC 2014)
+AC_PJ, MAC_PJ = 0.9, 4.6  # 32-bit float, 45 nm (Horowitz, ISSCC 2014)
 
 
 class VisionTask(ClassificationTask):
@@ -50,9 +50,11 @@ def data_module(config: TrainConfig) -> VisionDataModule:
 
 
 def build_model(config: TrainConfig, data: VisionDataModule) -> nn.Module:
-    if isinstance(config.model, ResNetConfig) and data.splits.train.sensor is not None:
-        raise ValueError("a ResNet classifies pictures, not recordings of events; choose a spiking transformer")
-    model: nn.Module = config.model.build(data.n_inputs, data.n_classes)
+    if isinstance(config.model, ResNetConfig | SpikingNetConfig) and data.splits.train.sensor is not None:
+        kind = "ResNet" if isinstance(config.model, ResNetConfig) else "small spiking network"
+        raise ValueError(f"a {kind} classifies pictures, not recordings of events; choose a spiking transformer")
+    size = {"size": config.features.size} if isinstance(config.model, SpikingNetConfig) else {}
+    model: nn.Module = config.model.build(data.n_inputs, data.n_classes, **size)
     return model
 
 
@@ -61,11 +63,16 @@ def task(config: TrainConfig, data: VisionDataModule, model: nn.Module) -> Visio
 
 
 def load_weights(folder: Path) -> nn.Module:
-    """A spiking transformer, or a ResNet; their configurations have other keys."""
-    if "blocks" in read_json(folder / "config.json", "train again"):
+    """A spiking transformer, a small spiking network or a ResNet; their configurations have other keys."""
+    keys = read_json(folder / "config.json", "train again")
+    if "blocks" in keys:
         from vision.resnet import ResNet
 
         return ResNet.from_pretrained(folder, strict=True)
+    if "net" in keys:
+        from vision.small_nets import SpikingNet
+
+        return SpikingNet.from_pretrained(folder, strict=True)
     from vision.spiking_transformer import SpikingTransformer
 
     return SpikingTransformer.from_pretrained(folder, strict=True)
@@ -87,14 +94,16 @@ def tested_on(result: dict[str, Any]) -> str:
 
 
 def spiking(model: Any) -> bool:
-    """Whether it is a spiking transformer rather than a ResNet."""
-    return hasattr(model, "tokenizer")
+    """Whether it is a spiking network rather than a ResNet."""
+    return hasattr(model, "T")
 
 
 def named(model: Any) -> str:
     """What the model is, for people."""
     if not spiking(model):
         return "ResNet"
+    if not hasattr(model, "tokenizer"):
+        return type(model.layers).__name__
     family = {"spikingformer": "Spikingformer", "cml": "Spikingformer-CML", "speds": "QKFormer"}[model.tokenizer]
     return f"MS-{family}" if family == "QKFormer" and model.residual == "ms" else family
 
@@ -171,7 +180,8 @@ Classifies {what} into {data.n_classes} classes ({", ".join(data.class_names[:20
 | seed | {result["seed"]}, one run |
 
 The test set was scored once, at the best validation epoch ({result["best_epoch"]}). Load with `from_pretrained(FOLDER)`
-of `vision.spiking_transformer.SpikingTransformer` (`vision.resnet.ResNet` for a ResNet); `preprocessor_config.json`
+of `vision.spiking_transformer.SpikingTransformer` (`vision.resnet.ResNet` for a ResNet, `vision.small_nets.SpikingNet`
+for a small spiking network); `preprocessor_config.json`
 holds sizes and normalisation. Limits: one seed, the views and recording conditions of its data, one thing a sample.
 """
 
@@ -207,6 +217,11 @@ def measure(trained: TrainedModel, samples: Samples, prepared: FrameSet) -> dict
     if not spiking(trained.model):
         macs = sum(layer.dense for layer in counter.connections.values()) / n
         return {**scores, "energy": {"ac": 0.0, "mac": macs, "energy_pj": MAC_PJ * macs, "mac_pj": MAC_PJ}}
+    if not hasattr(trained.model, "tokenizer"):
+        layers = counter.connections.values()
+        ac, mac = sum(layer.ac for layer in layers) / n, sum(layer.mac for layer in layers) / n
+        prices = {"ac_pj": AC_PJ, "mac_pj": MAC_PJ}
+        return {**scores, "energy": {"ac": ac, "mac": mac, "energy_pj": AC_PJ * ac + MAC_PJ * mac, **prices}}
     from vision.energy import count_operations
 
     counted = count_operations(trained.model, [batch]).as_dict()
@@ -230,7 +245,7 @@ def example_batches(
     if n_batches < 1 or batch_size < 2:
         raise ValueError(f"got batches={n_batches} of batch_size={batch_size}; use at least 1 of 2")
     if not spiking(trained.model):
-        raise ValueError("a ResNet has no spikes and no steps to export; give a run of a spiking transformer")
+        raise ValueError("a ResNet has no spikes and no steps to export; give a run of a spiking network")
     prepared = FrameSet(config.data.build().valid, trained.features)
     size = min(batch_size, len(prepared))
     n = min(n_batches, len(prepared) // size)

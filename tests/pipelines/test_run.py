@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,24 @@ def test_accuracy_counts_clips_and_not_batches():
     assert accuracy(log_p, labels) == 7 / 9
 
 
+def test_an_exit_that_cannot_express_the_model_leaves_nothing(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("export"))
+    with pytest.raises(ValueError, match=r"NIR cannot express this program: embedding\.conv\S*: it moves axes"):
+        export.run(ExportConfig(run=str(run), batches=1, gradients=False, nir=True))
+    assert not list(run.glob("export*")) and not list(run.glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_run_is_exported_as_onnx_with_equal_spikes(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    export.run(ExportConfig(run=str(run), batches=2, gradients=False, onnx=True))
+    told = capsys.readouterr().err
+    assert "model.onnx: 14 populations" in told and "every one equal" in told
+    assert {f.name for f in (run / "export").iterdir()} >= {"model.onnx", "program.pt2", "workload.json"}
+
+
 @pytest.mark.slow
 def test_the_default_recipe_recognises_nine_of_ten_words_of_voices_never_heard(tmp_path):
     recipe = TrainConfig(name="synthetic", run=str(tmp_path / "run"), data=SyntheticConfig())
@@ -113,8 +132,6 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path):
 
 
 def test_damaged_model_files_are_named(finished, tmp_path):
-    import shutil
-
     for name in ("model.safetensors", "config.json", "preprocessor_config.json"):
         copy = tmp_path / name.split(".")[0]
         shutil.copytree(finished / "model", copy)

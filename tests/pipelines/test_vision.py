@@ -167,6 +167,28 @@ def test_a_resnet_is_trained_the_same_way(tmp_path: Path) -> None:
         export.run(ExportConfig(run=str(folder)))
 
 
+@pytest.mark.parametrize("net", ["cnn", pytest.param("mlp", marks=pytest.mark.slow)])
+def test_a_feed_forward_run_leaves_in_both_formats_with_equal_spikes(
+    net: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nir")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(train, "tell", lambda *given: None)
+    folder = tmp_path / net
+    train.run(composed(
+        "experiment=spiking_cnn_digits", f"model=spiking_{net}", f"name={net}", f"run={folder}", "trainer.epochs=2",
+        "trainer.threads=1", "features.size=8",
+    ))  # fmt: skip
+    scores = evaluated(folder, tmp_path / "scores.json", split="valid")
+    assert scores["energy"]["ac"] > 0
+    capsys.readouterr()
+    export.run(ExportConfig(run=str(folder), batches=2, nir=True, onnx=True))
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("model.")]
+    assert [line.split(":")[0] for line in told] == ["model.nir", "model.onnx"]
+    assert all("2 populations" in line and "every one equal" in line and "silent" not in line for line in told)
+    assert {f.name for f in (folder / "export").iterdir()} >= {"model.nir", "model.onnx", "program.pt2"}
+
+
 @pytest.mark.parametrize("data", ["nmnist", pytest.param("dvs128", marks=pytest.mark.slow)])
 def test_recordings_of_events_are_trained_on_and_scored(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
