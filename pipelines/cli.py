@@ -32,6 +32,12 @@ VERBS = {
     "bench": "time ops, step, vision, loader, cochlea, pretrain; measure gate, calibration, pruning, zuco; or tell env",
 }
 POSITIONAL = {"bench": "what", "data": "what", "simulate": "what"}  # `spikeloom bench env` reads better than what=env
+# Other names of keys: no dataclass can have a field called `in`; a chip has keys of its own, and its name is given most;
+# Hydra takes `model=` and `optimizer=` for a choice of a group, which these verbs do not have.
+SHORT = {
+    "data": {"in": "root"}, "simulate": {"chip": "chip.name"}, "convert": {"model": "network"},
+    "engines": {"model": "network"}, "federate": {"model": "network", "optimizer": "local_optimizer"},
+}  # fmt: skip
 EXAMPLES = """\
   spikeloom demo
   SPIKELOOM_DATA=data spikeloom train -m experiment=spikescr_fsdd seed=0,1,2
@@ -61,10 +67,8 @@ def main(argv: list[str] | None = None) -> None:
     for argument in rest:
         if argument.startswith("-") and argument not in ("-m", "--multirun"):
             fail(f"unknown option {argument}; use -m for a sweep, or key=value (`spikeloom {verb} --help`)")
-    if verb == "data":  # no dataclass can have a field called `in`
-        rest = [re.sub("^in=", "root=", argument) for argument in rest]
-    if verb == "simulate":  # a chip has keys of its own; its name is the one that is given most
-        rest = [re.sub("^chip=", "chip.name=", argument) for argument in rest]
+    for short, key in SHORT.get(verb, {}).items():
+        rest = [re.sub(f"^{short}=", f"{key}=", argument) for argument in rest]
     if verb in POSITIONAL and rest and re.fullmatch(r"\w+", rest[0]):
         rest[0] = f"{POSITIONAL[verb]}={rest[0]}"
     for argument in rest:
@@ -114,13 +118,17 @@ def dispatch(verb: str, overrides: list[str]) -> None:
 
 @contextmanager
 def collected(verb: str, overrides: Sequence[str]) -> Iterator[None]:
-    """A sweep of `simulate` ends in one table over its jobs, whatever process they ran in."""
-    if verb != "simulate" or not {"-m", "--multirun"}.intersection(overrides):
+    """A sweep of `simulate` or `engines` ends in one table over its jobs, whatever process they ran in."""
+    if verb not in ("simulate", "engines") or not {"-m", "--multirun"}.intersection(overrides):
         yield
         return
     from pipelines import sweeps
 
-    with sweeps.collecting():
+    if verb == "simulate":
+        collect = sweeps.compare_designs
+    else:
+        from pipelines.engines import collect
+    with sweeps.collecting(collect):
         yield
 
 

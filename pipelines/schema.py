@@ -205,7 +205,7 @@ class AuditConfig:
 class ConvertConfig:
     checkpoint: str = MISSING  # released weights: .safetensors, .pth, .tar
     out: str = MISSING  # folder of the run that is written
-    model: str | None = None  # one of vision.variants, or a family with heads; null: found by the sizes
+    network: str | None = None  # also model=…: one of vision.variants, or a family with heads; null: found by the sizes
     heads: int | None = None
     tau: float | None = None
     T: int | None = None
@@ -238,11 +238,12 @@ class SimulateConfig:
 @dataclass
 class EnginesConfig:
     task: str = "digits"  # digits (embedded), mnist, fsdd or synthetic
-    model: str = ""  # cnn (default) or mlp for pictures, spikescr for clips
+    network: str = ""  # also model=…: cnn (default) or mlp for pictures, spikescr for clips
     root: str | None = None  # folder of the data; default: below $SPIKELOOM_DATA
     epochs: int = 8
     batch_size: int = 32
     lr: float = 2e-3
+    anneal: bool = False  # let the learning rate fall to zero along half a cosine
     weight_decay: float = 0.0
     seed: int = 0
     limit: int = 0  # training samples, drawn by the seed; 0: all
@@ -252,19 +253,19 @@ class EnginesConfig:
     loss_scale: float = 1024.0  # power of two that keeps small gradients above the smallest FP16 number
     chip: str = "neuromc"  # prices every epoch
     threads: int = 1
-    out: str | None = None  # folder; default: runs/engines/TASK_MODEL/seedSEED
+    out: str | None = None  # folder; default: runs/engines/TASK_MODEL/seedSEED, in a sweep out/TASK_MODEL_seedSEED
 
 
 @dataclass
 class FederateConfig:
     task: str = "digits"  # digits (embedded), mnist, fsdd or synthetic
-    model: str = ""  # cnn (default) or mlp for pictures, spikescr for clips
+    network: str = ""  # also model=…: cnn (default) or mlp for pictures, spikescr for clips
     root: str | None = None  # folder of the data; default: below $SPIKELOOM_DATA
     workers: int = 5
     rounds: int = 10
     local_epochs: int = 1  # of a worker, in a round
     batch_size: int = 32  # 0: all samples of the worker at once
-    optimizer: str = "adam"  # adam or sgd; its moments stay with the worker
+    local_optimizer: str = "adam"  # also optimizer=…: adam or sgd; its moments stay with the worker
     lr: float = 2e-3
     split: str = "iid"  # iid, dirichlet, shards (two a worker) or speakers
     alpha: float = 0.5  # of dirichlet: small, few classes a worker

@@ -26,7 +26,7 @@ from accel.trainer.workload import Workload
 from pipelines.chips import load_chip, load_gpu, names
 from pipelines.process import set_up
 from pipelines.schema import SimulateConfig
-from pipelines.sweeps import job_folder, leave
+from pipelines.sweeps import job_folder, leave_point
 
 __all__ = ["headline", "load_chip", "print_table", "run", "write"]
 
@@ -64,7 +64,7 @@ def run(config: SimulateConfig) -> None:
     folder = job or out
     write(report, folder, [*more, *beside], figures)
     if job is not None:
-        leave(job, report, label)
+        leave_point(job, report, label)
         return
     print_table(report)
     log.info("-> %s", folder / "report.html")

@@ -15,7 +15,7 @@ from pipelines.simulate import load_chip
 from pipelines.small_tasks import small_task
 from tests.conftest import data_folder
 
-BASE = EnginesConfig(task="digits", model="mlp", epochs=2, batch_size=64, limit=400)
+BASE = EnginesConfig(task="digits", network="mlp", epochs=2, batch_size=64, limit=400)
 
 
 @pytest.fixture(scope="module")
