@@ -95,34 +95,36 @@ class Pricer:
     def __init__(self, workload: Workload, chip: Chip, plan: Plan) -> None:
         self.workload, self.chip, self.plan = workload, chip, plan
         self.known: dict[tuple[object, ...], list[PhaseCost]] = {}
+        # Whether a layer's MACs are not the same for every image step: the rest goes to the last images.
+        self.uneven = [
+            any(n % layer.image_steps for n in (layer.macs_forward, layer.macs_backward, layer.macs_weight_gradient))
+            for layer in workload.layers
+        ]
 
     def phases(self, index: int, part: Part) -> list[PhaseCost]:
         layer = self.workload.layers[index]
         steps = part.of_images(layer.image_steps)
-        last = part.last == part.batch
+        last = self.uneven[index] and part.last == part.batch
         key = (
-            index,
-            part.low,
-            part.high,
-            part.channels,
-            steps,
-            last,
-            part.weights_at_home,
-            part.shard,
-            part.shards,
+            index, part.low, part.high, part.channels, steps, last, part.weights_at_home, part.shard, part.shards,
             part.energy,
-        )
-        if key not in self.known:
+        )  # fmt: skip
+        found = self.known.get(key)
+        if found is None:
             backward = layer.path in self.plan.backward
-            self.known[key] = part_phases(layer, self.chip, replace(part, backward=backward))
-        return self.known[key]
+            found = self.known[key] = part_phases(layer, self.chip, part._replace(backward=backward))
+        return found
 
     def kinds_of(self, images: list[tuple[int, int]]) -> list[int]:
         """For each range of images, the first range that every layer cuts alike."""
         batch = self.workload.batch_size
         steps = sorted({layer.image_steps for layer in self.workload.layers})
         known: dict[tuple[int, ...], int] = {}
-        keys = [(*(s * last // batch - s * first // batch for s in steps), last == batch) for first, last in images]
+        uneven = any(self.uneven)
+        keys = [
+            (*(s * last // batch - s * first // batch for s in steps), uneven and last == batch)
+            for first, last in images
+        ]
         return [known.setdefault(key, i) for i, key in enumerate(keys)]
 
     def fragment_duties(self, layers: list[int], images: list[tuple[int, int]], part: Part) -> list[list[Duty]]:
@@ -133,7 +135,7 @@ class Pricer:
             key = (kind, i == 0)
             if key not in made:
                 first, last = images[kind]
-                made[key] = self._duties(layers, replace(part, first=first, last=last), i == 0)
+                made[key] = self._duties(layers, part._replace(first=first, last=last), i == 0)
             per_micro.append(made[key])
         duties = [[duty[engine] for duty in per_micro] for engine in range(len(QUEUES))]
         duties[-1] = duties[-1][:1]

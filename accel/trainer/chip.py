@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -195,6 +196,18 @@ class Chip:
     def memory_count(self) -> Mapping[str, int]:
         """How many of each memory there are: one for the chip, or one in each core."""
         return {name: 1 if memory.scope == "chip" else self.cores.count for name, memory in self.memories.items()}
+
+    @cached_property
+    def arrays(self) -> Mapping[str, Engine]:
+        """The engines with a systolic array, by name."""
+        return {"fp": self.fp, "bp": self.bp, "wg": self.wg}
+
+    @cached_property
+    def shared_memories(self) -> Mapping[str, tuple[str, ...]]:
+        """For each engine, the names of its memories that another engine uses too."""
+        uses = {name: {id(m) for m in engine.memories.values()} for name, engine in self.arrays.items()}
+        shared = {name: ids & set().union(*(uses[n] for n in uses if n != name)) for name, ids in uses.items()}
+        return {name: tuple(k for k, m in self.memories.items() if id(m) in ids) for name, ids in shared.items()}
 
     @classmethod
     def from_mapping(cls, mapping: Any, source: str) -> Chip:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil
 
 from accel.trainer.chip import Chip, Dataflow, Engine, Memory
@@ -45,8 +46,8 @@ class Energy:
         """Arithmetic, and for each tensor class the (register, SRAM) energy of moving it."""
         return cls(
             compute_pj=compute_pj,
-            register_pj=sum(register for register, _ in moved.values()),
-            sram_pj=sum(sram for _, sram in moved.values()),
+            register_pj=sum([register for register, _ in moved.values()]),
+            sram_pj=sum([sram for _, sram in moved.values()]),
             memory_pj_by_tensor={name: register + sram for name, (register, sram) in moved.items()},
         )
 
@@ -130,7 +131,7 @@ class ConvLoops:
     def group_outputs(self) -> int:
         return self.out_channels // self.groups
 
-    @property
+    @cached_property
     def weights(self) -> int:
         return self.groups * self.group_inputs * self.group_outputs * self.taps
 

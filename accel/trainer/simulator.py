@@ -27,7 +27,6 @@ from math import ceil
 from accel.trainer.assembly import Plan, Pricer, edges_of, with_loss
 from accel.trainer.chip import Chip
 from accel.trainer.cost import Energy
-from accel.trainer.cycles import arrays
 from accel.trainer.laws import broken_laws
 from accel.trainer.layer_cost import Part
 from accel.trainer.noc import Network, ring_steps, route, transfer_pj
@@ -272,15 +271,18 @@ class Simulation:
                 stage = self.stages[fragment.stage]
                 home = self.at_home[fragment.core]
                 part = self._part(stage, fragment.low, fragment.high, first, last, copy, home)
-                priced = replace(part, energy=True)
-                pieces = [(replace(part, first=a, last=b), times) for a, b, times in alike]
+                priced = part._replace(energy=True)
+                pieces = [(part._replace(first=a, last=b), times) for a, b, times in alike]
                 for number in self.numbers[fragment.stage]:
                     whole = self.pricer.phases(number, priced)
-                    cut = [(p, n) for piece, n in pieces for p in self.pricer.phases(number, piece)]
+                    cycles: dict[str, int] = {}
+                    if len(micros) > 1:
+                        for piece, times in pieces:
+                            for p in self.pricer.phases(number, piece):
+                                cycles[p.engine] = cycles.get(p.engine, 0) + times * p.cycles
                     for phase in whole:
                         if phase.engine != "optimizer" and len(micros) > 1:
-                            cycles = sum(n * p.cycles for p, n in cut if p.engine == phase.engine)
-                            phase = replace(phase, cycles=cycles)
+                            phase = replace(phase, cycles=cycles.get(phase.engine, 0))
                         self.phases[number].setdefault(phase.engine, []).append(phase)
 
     def energy_pj(self, chip: Chip) -> float:
@@ -290,9 +292,7 @@ class Simulation:
             for fragment in self.fragments:
                 stage = self.stages[fragment.stage]
                 home = self.at_home[fragment.core]
-                part = replace(
-                    self._part(stage, fragment.low, fragment.high, first, last, copy, home), energy=True
-                )  # fmt: skip
+                part = self._part(stage, fragment.low, fragment.high, first, last, copy, home)._replace(energy=True)
                 for number in self.numbers[fragment.stage]:
                     layer = self.workload.layers[number]
                     for phase in pricer.phases(number, part):
@@ -330,7 +330,7 @@ class Simulation:
         report = SimulationReport(
             model_name=workload.model_name, chip_name=chip.name, time_steps=workload.time_steps,
             batch_size=workload.batch_size, clock_hz=chip.clock_hz,
-            array_lanes={name: engine.rows * engine.columns for name, engine in arrays(chip).items()},
+            array_lanes={name: engine.rows * engine.columns for name, engine in chip.arrays.items()},
             include_dram_energy=chip.energy.include_dram, include_noc_energy=chip.energy.include_noc,
             mapping_name=self.mapping.name, replicas=self.mapping.replicas, micro_batches=len(self.micros),
             cores=chip.cores.count, cores_used=self.cores_per_copy * self.mapping.replicas,
