@@ -203,6 +203,11 @@ class Chip:
         return {"fp": self.fp, "bp": self.bp, "wg": self.wg}
 
     @cached_property
+    def prices(self) -> dict[tuple[Any, ...], Any]:
+        """Prices that `cost` has worked out for this chip."""
+        return {}
+
+    @cached_property
     def shared_memories(self) -> Mapping[str, tuple[str, ...]]:
         """For each engine, the names of its memories that another engine uses too."""
         uses = {name: {id(m) for m in engine.memories.values()} for name, engine in self.arrays.items()}

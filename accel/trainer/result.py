@@ -42,6 +42,10 @@ class PhaseCost:
     noc_pj_by_tensor: Mapping[str, float] = field(default_factory=dict)
     port_cycles: Mapping[str, float] = field(default_factory=dict)
 
+    def lasting(self, cycles: int) -> PhaseCost:
+        """The same cost in another number of cycles."""
+        return self if cycles == self.cycles else dataclasses.replace(self, cycles=cycles)
+
     @property
     def dram_bytes(self) -> int:
         return sum(self.dram_bytes_by_tensor.values())

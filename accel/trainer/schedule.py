@@ -25,6 +25,9 @@ QUEUES = ("fp", "bp", "wg", "optimizer")
 FP, BP, WG, UPDATE = range(4)
 
 
+Shares = tuple[tuple[str, float], ...]  # port -> share of its time that a task at full speed needs
+
+
 class Duty(NamedTuple):
     """What a fragment asks of an engine for one micro-batch."""
 
@@ -62,7 +65,7 @@ class _Run:
     start: float
     left: float
     since: float
-    shares: tuple[tuple[str, float], ...]
+    shares: Shares
     busy: float
     slow: float = 1.0
     version: int = 0
@@ -142,7 +145,8 @@ class Schedule:
         self.bp_wait = [[n] * micros for n in bp_wait]
         self.routes: dict[tuple[int, int, bool], Transfer] = {}
         # id of a duty -> cycles that it takes alone, those it is busy, and its shares of ports
-        self.lengths: dict[int, tuple[float, float, tuple[tuple[str, float], ...]]] = {}
+        self.lengths: dict[int, tuple[float, float, Shares]] = {}
+        self.paces: dict[tuple[int, ...], tuple[float, ...]] = {}  # of tasks that run together, by their shares
 
     def _push(self, time: float, kind: int, payload: tuple[int, ...]) -> None:
         self.order += 1
@@ -177,7 +181,7 @@ class Schedule:
         if run.version == 0:
             self._due(core, engine, run, now)
 
-    def _needs(self, duty: Duty) -> tuple[float, float, tuple[tuple[str, float], ...]]:
+    def _needs(self, duty: Duty) -> tuple[float, float, Shares]:
         """Cycles that a task takes alone, those it is busy, and its share of each port that it uses meanwhile; alone,
         it never needs more of a port than there is."""
         dram = duty.dram_bytes / self.dram_bytes_per_cycle
@@ -188,17 +192,11 @@ class Schedule:
     def _share_ports(self, core: int, now: float) -> None:
         """Set the pace of every task that runs on a core."""
         running = self.active[core]
-        asked: dict[str, float] = {}
-        for run in running.values():
-            for port, share in run.shares:
-                asked[port] = asked[port] + share if port in asked else share
-        crowded = {port: all_shares for port, all_shares in asked.items() if all_shares > 1.0}
-        for engine, run in running.items():
-            slow = 1.0
-            if crowded:
-                for port, _ in run.shares:
-                    if port in crowded and crowded[port] > slow:
-                        slow = crowded[port]
+        key = tuple([id(run.shares) for run in running.values()])  # of tuples that `lengths` keeps
+        paces = self.paces.get(key)
+        if paces is None:
+            paces = self.paces[key] = _paces([run.shares for run in running.values()])
+        for (engine, run), slow in zip(running.items(), paces, strict=True):
             if slow != run.slow:
                 run.left -= (now - run.since) / run.slow
                 run.since, run.slow = now, slow
@@ -274,6 +272,15 @@ class Schedule:
             others = sorted({self.fragments[g].core for g in self.of_stage[edge.source]} - {core})
         above, below = [c for c in others if c > core], [c for c in others if c < core][::-1]
         return chain([core, *above], columns) + chain([core, *below], columns), size
+
+
+def _paces(together: Sequence[Shares]) -> tuple[float, ...]:
+    """How many times slower each of the tasks runs that share the ports of a core."""
+    asked: dict[str, float] = {}
+    for shares in together:
+        for port, share in shares:
+            asked[port] = asked.get(port, 0.0) + share
+    return tuple(max([1.0, *(asked[port] for port, _ in shares)]) for shares in together)
 
 
 def engine_times(spans: Sequence[Span], cores: int, makespan: float) -> list[list[tuple[float, float, float]]]:

@@ -282,7 +282,7 @@ class Simulation:
                                 cycles[p.engine] = cycles.get(p.engine, 0) + times * p.cycles
                     for phase in whole:
                         if phase.engine != "optimizer" and len(micros) > 1:
-                            phase = replace(phase, cycles=cycles.get(phase.engine, 0))
+                            phase = phase.lasting(cycles.get(phase.engine, 0))
                         self.phases[number].setdefault(phase.engine, []).append(phase)
 
     def energy_pj(self, chip: Chip) -> float:
