@@ -224,10 +224,13 @@ class ExportConfig:
 @dataclass
 class SimulateConfig:
     what: str = "step"  # step: cost a training step; conformance: compare the model with published figures
-    workload: str | None = None  # workload.json of an export; needed for a step
+    workload: str | None = None  # workload.json of an export; a step needs this or a network
+    network: str | None = None  # s_resnet18, s_vgg16 or spikingformer_8_768: from published shapes, nothing measured
+    time_steps: int = 4  # of such a network
+    batch_size: int = 16
     chip: ChipConfig = field(default_factory=ChipConfig)  # chip=NAME or chip=FILE.yaml; chip.KEY changes a number
     mapping: MappingConfig = field(default_factory=MappingConfig)
-    out: str | None = None  # folder; default: sim/ beside the workload's folder
+    out: str | None = None  # folder; default: sim/ beside the workload's folder, runs/simulate/NETWORK
     uncertainty: bool = True  # interval and tornado of the energy, and the share of each constant
     what_if: bool = True  # the same step on every preset
     oracle: str | None = None  # conformance: folder of layer energies in CSV; default: oracle/ of the data folder
@@ -315,7 +318,7 @@ class CalibrationBenchConfig:
 
 @dataclass
 class BenchConfig:
-    what: str = "ops"  # ops, step, loader, cochlea, pretrain, vision, gate, calibration, zuco, pruning or env
+    what: str = "ops"  # ops, step, loader, cochlea, pretrain, vision, simulator, gate, calibration, zuco, pruning, env
     repeats: int = 20
     threads: int = 0  # 0: all cores, or $OMP_NUM_THREADS
     processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1

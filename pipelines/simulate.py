@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from accel.files import whole, write_json
 from accel.report import Section, render
@@ -13,7 +14,8 @@ from accel.trainer.chip import Chip
 from accel.trainer.conformance import conformance
 from accel.trainer.explore import Point
 from accel.trainer.figures import sections
-from accel.trainer.figures_baseline import baseline_sections
+from accel.trainer.figures_baseline import NAMES, baseline_sections
+from accel.trainer.networks import PUBLISHED
 from accel.trainer.nsight import read_counters
 from accel.trainer.partition import Mapping as Placing
 from accel.trainer.result import ENGINES, SimulationReport
@@ -40,16 +42,13 @@ def run(config: SimulateConfig) -> None:
         return
     if config.what != "step":
         raise ValueError(f"what={config.what}: use step or conformance")
-    if not config.workload:
-        raise ValueError("workload is needed; add workload=RUN/export/workload.json (`spikeloom simulate --help`)")
-    path = Path(config.workload)
-    workload, chip = Workload.from_json(path), load_chip(config.chip)
+    (workload, folder), chip = read_workload(config), load_chip(config.chip)
     choice = ChipConfig(name=config.chip) if isinstance(config.chip, str) else config.chip
     beside, figures = beside_gpu(workload, chip, config)
     placing, tried = run_mapping(workload, chip, config.mapping)
     simulation = Simulation(workload, chip, placing)
     report = simulation.report()
-    out = Path(config.out) if config.out else path.parent.parent / "sim"
+    out = Path(config.out) if config.out else folder
     label = " ".join([choice.label, *([] if placing == Placing() else [placing.name])])
     job = job_folder(out, label)
     more = []
@@ -67,7 +66,24 @@ def run(config: SimulateConfig) -> None:
         leave_point(job, report, label)
         return
     print_table(report)
+    for row in figures.get("networks", ()):
+        print(traffic_line(row))
     log.info("-> %s", folder / "report.html")
+
+
+def read_workload(config: SimulateConfig) -> tuple[Workload, Path]:
+    """The exported or the published network to simulate, and the folder of its results."""
+    if (config.workload is None) == (config.network is None):
+        raise ValueError(
+            "one workload is needed; add workload=RUN/export/workload.json, or network=NAME with one of "
+            f"{', '.join(PUBLISHED)} (`spikeloom simulate --help`)"
+        )
+    if config.workload is not None:
+        path = Path(config.workload)
+        return Workload.from_json(path), path.parent.parent / "sim"
+    if config.network not in PUBLISHED:
+        raise ValueError(f"network={config.network} is unknown; use one of {', '.join(PUBLISHED)}")
+    return PUBLISHED[config.network](config.time_steps, config.batch_size), Path("runs/simulate") / config.network
 
 
 def other_chips(workload: Workload, report: SimulationReport, label: str) -> list[Point]:
@@ -108,7 +124,7 @@ def print_conformance(config: SimulateConfig) -> None:
         raise ValueError(f"{failed} comparison(s) failed; the expectations are those of chip=neuromc")
 
 
-def beside_gpu(workload: Workload, chip: Chip, config: SimulateConfig) -> tuple[list[Section], dict[str, object]]:
+def beside_gpu(workload: Workload, chip: Chip, config: SimulateConfig) -> tuple[list[Section], dict[str, Any]]:
     """The same training step on a GPU: sections of the report, and baseline.json. Nothing with gpu=null."""
     if config.gpu is None:
         if config.counters is not None:
@@ -116,6 +132,16 @@ def beside_gpu(workload: Workload, chip: Chip, config: SimulateConfig) -> tuple[
         return [], {}
     measured = None if config.counters is None else read_counters(config.counters)
     return baseline_sections(workload, chip, load_gpu(config.gpu), measured)
+
+
+def traffic_line(row: Mapping[str, Any]) -> str:
+    """One network of baseline.json: bytes off chip, here and on the GPU."""
+    gpu = row["gpu"]
+    return (
+        f"  off-chip traffic of {row['model_name']}, batch {row['batch_size']}, {row['time_steps']} steps: "
+        f"{row['chip_dram_bytes'] / 1e9:.2f} GB, on {gpu['gpu_name']} ({NAMES[gpu['precision']]}) "
+        f"{gpu['dram_bytes'] / 1e9:.2f} GB: {100 * row['dram_reduction']:.1f} % less"
+    )
 
 
 def write(

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from accel.trainer.noc import Network, Transfer, chain, route
+from accel.trainer.noc import Network, Transfer, chain
 from accel.trainer.partition import Fragment
 
 QUEUES = ("fp", "bp", "wg", "optimizer")
@@ -82,11 +82,13 @@ class Schedule:
     network: Network
     dram_bytes_per_cycle: float  # of one core
     update: bool = True
+    first_core: int = 0  # of the chip: where core 0 of this copy lies
     spans: list[Span] = field(default_factory=list)
 
     def run(self) -> float:
         """The makespan in cycles."""
         self._prepare()
+        waited = self.network.waited_cycles
         for stage, waits in enumerate(self.fp_wait):
             for m in range(self.micro_batches):
                 if waits[m] == 0:
@@ -102,6 +104,7 @@ class Schedule:
             else:
                 engine, stage, m = payload
                 self._arrive(engine, stage, m, now)
+        self.waited_cycles = self.network.waited_cycles - waited  # of all transfers
         return max((span.end_cycle for span in self.spans), default=0.0)
 
     def _prepare(self) -> None:
@@ -249,14 +252,15 @@ class Schedule:
     def _send(self, e: int, f: int, forward: bool, arrival: tuple[int, int, int], now: float) -> None:
         message = self.routes.get((e, f, forward))
         if message is None:
-            message = self.routes[e, f, forward] = self.network.transfer(*self._route(e, f, forward))
+            route = self.route(e, f, forward, self.first_core)
+            message = self.routes[e, f, forward] = self.network.transfer(*route)
         if message.links and message.size_bytes:
             self._push(self.network.send(message, now), 1, arrival)
         else:
             self._arrive(*arrival, now)
 
-    def _route(self, e: int, f: int, forward: bool) -> tuple[list[tuple[int, int]], int]:
-        """Forward, the fragment's outputs pass along all cores that need them. Backward, partial gradients are added
+    def route(self, e: int, f: int, forward: bool, first_core: int) -> tuple[list[tuple[int, int]], int]:
+        """Links and bytes of a transfer in a copy that begins at `first_core`. Forward, the fragment's outputs pass along all cores that need them. Backward, partial gradients are added
         along the chain of the target's cores, and the first of these passes the sum to the source's cores."""
         edge, columns = self.edges[e], self.network.columns
         core, fragment = self.fragments[f].core, self.fragments[f]
@@ -268,10 +272,11 @@ class Schedule:
             size = edge.backward_bytes
             before = [self.fragments[g].core for g in self.of_stage[edge.target] if g < f]
             if before:
-                return route(core, before[-1], columns), size
+                return chain([first_core + core, first_core + before[-1]], columns), size
             others = sorted({self.fragments[g].core for g in self.of_stage[edge.source]} - {core})
         above, below = [c for c in others if c > core], [c for c in others if c < core][::-1]
-        return chain([core, *above], columns) + chain([core, *below], columns), size
+        ways = ([first_core + c for c in (core, *way)] for way in (above, below))
+        return [link for way in ways for link in chain(way, columns)], size
 
 
 def _paces(together: Sequence[Shares]) -> tuple[float, ...]:

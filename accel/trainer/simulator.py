@@ -12,8 +12,9 @@ What is assumed, since the public text leaves it open:
 - DRAM bytes follow `traffic`. An input is read once for all cores that share it, and reaches them over the network.
   Neurons, norms and elementwise operations are fused with what produces their input. The optimizer streams 32-bit
   weights and moments and 16-bit gradients.
-- Copies of the network sum their gradients on a ring (reduce-scatter), update a share of the weights each, and pass the
-  result on (all-gather).
+- Copies of the network work side by side, each on cores and links of its own; those with as many images are alike.
+  They sum their gradients on a ring (reduce-scatter), update a share of the weights each, and pass the result on
+  (all-gather).
 - Layers before the first one with parameters pass no gradient on, and that one needs no BP if it is a matrix product.
 - A recomputed membrane repeats the forward pass of its layers on the FP engine.
 """
@@ -165,11 +166,13 @@ class Simulation:
                 edges, self.edge_names = edges_of(
                     self.stages, self.plan, self.workload.batch_size, -(-size // len(micros))
                 )
+                self.network.free.clear()  # the links of other copies are others
                 schedule = Schedule(
                     self.fragments, duties, edges, len(micros), self.network, rate, update=alone,
+                    first_core=copy * self.cores_per_copy,
                 )  # fmt: skip
                 runs[size] = (schedule.spans, schedule.run(), duties)
-                self._network_cost(schedule, sum(b - a == size for a, b in self.images))
+                self._network_cost(schedule, [c for c, (a, b) in enumerate(self.images) if b - a == size])
             found, finish, _ = runs[size]
             offset = copy * self.cores_per_copy
             spans += [span._replace(core=span.core + offset) for span in found] if offset else found
@@ -181,16 +184,25 @@ class Simulation:
         part = self._part(stage, fragment.low, fragment.high, 0, 0, copy, self.at_home[fragment.core])
         return self.pricer.fragment_duties(self.numbers[fragment.stage], micros, part)
 
-    def _network_cost(self, schedule: Schedule, copies: int) -> None:
-        """Book the transfers of a copy under the layer whose output or gradient they carry."""
+    def _network_cost(self, schedule: Schedule, copies: Sequence[int]) -> None:
+        """Book the transfers of `copies` under the layer whose output or gradient they carry. The first of them is the
+        one that ran; the others send the same over links of their own."""
         index = {layer.path: i for i, layer in enumerate(self.workload.layers)}
-        for (edge, _, forward), (links, size, *_) in schedule.routes.items():
+        times = schedule.micro_batches
+        for (edge, fragment, forward), (links, size, _, _, blocked) in schedule.routes.items():
             if not links or not size:
                 continue
             layer = index[self.edge_names[edge]]
-            times = schedule.micro_batches * copies
             tensor = ("s" if self.workload.layers[layer].kind == "neuron" else "activation") if forward else "du"
-            self._book(layer, "fp" if forward else "bp", tensor, [(links, size, times)])
+            sent: list[tuple[Sequence[tuple[int, int]], int, int]] = [(links, size, times)]
+            for copy in copies[1:]:
+                others, _ = schedule.route(edge, fragment, forward, copy * self.cores_per_copy)
+                sent.append((others, size, times))
+                self.network.blocked_flits += times * blocked
+                for link in others:
+                    self.network.carried[link] = self.network.carried.get(link, 0) + times * size
+            self._book(layer, "fp" if forward else "bp", tensor, sent)
+        self.network.waited_cycles += (len(copies) - 1) * schedule.waited_cycles
 
     def _book(
         self, layer: int, engine: EngineName, tensor: str, sent: Sequence[tuple[Sequence[tuple[int, int]], int, int]]

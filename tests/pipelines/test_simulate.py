@@ -63,6 +63,15 @@ def test_a_chip_file_is_read_like_a_preset(workload: str, tmp_path: Path) -> Non
     assert (tmp_path / "a/report.json").read_bytes() == (tmp_path / "b/report.json").read_bytes()
 
 
+def test_a_published_network_needs_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["simulate", "network=s_vgg16", "time_steps=1", "batch_size=2", f"out={tmp_path / 'sim'}", *QUICK])
+    report = json.loads((tmp_path / "sim" / "report.json").read_text())
+    assert (report["model_name"], report["batch_size"], report["time_steps"]) == ("S-VGG16", 2, 1)
+    with pytest.raises(SystemExit):
+        cli.main(["simulate", "network=lenet", *QUICK])
+    assert "network=lenet is unknown; use one of s_resnet18, s_vgg16, spikingformer_8_768" in capsys.readouterr().err
+
+
 def test_keys_of_a_chip_change_it() -> None:
     chip = load_chip(ChipConfig(name="cacti28", cores=8, sram_kb=1024, sparsity="skipping", clock_mhz=100))
     assert (chip.cores.count, chip.cores.mesh_rows, chip.cores.mesh_columns, chip.clock_hz) == (8, 2, 4, 1e8)
@@ -84,6 +93,7 @@ def test_keys_of_a_chip_change_it() -> None:
         (["mapping.style=magic"], ["mapping.style", "'magic'", "balanced"]),
         (["mapping.replicas=99"], ["99 copies"]),
         (["what=dance"], ["what=dance", "conformance"]),
+        (["network=s_resnet18"], ["one workload is needed", "workload=RUN"]),
     ],
 )
 def test_a_mistake_is_one_line(
