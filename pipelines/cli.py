@@ -32,8 +32,8 @@ VERBS = {
     "bench": "time ops, step, vision, loader, cochlea, pretrain; measure gate, calibration, pruning, zuco; or tell env",
 }
 POSITIONAL = {"bench": "what", "data": "what", "simulate": "what"}  # `spikeloom bench env` reads better than what=env
-# Other names of keys: no dataclass can have a field called `in`; a chip has keys of its own, and its name is given most;
-# Hydra takes `model=` and `optimizer=` for a choice of a group, which these verbs do not have.
+# Other names of keys: no dataclass can have a field called `in`; a chip has keys of its own, and its name is what is
+# given most; Hydra takes `model=` and `optimizer=` for a choice of a group, which these verbs do not have.
 SHORT = {
     "data": {"in": "root"}, "simulate": {"chip": "chip.name"}, "convert": {"model": "network"},
     "engines": {"model": "network"}, "federate": {"model": "network", "optimizer": "local_optimizer"},

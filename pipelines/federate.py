@@ -46,7 +46,8 @@ def run(config: FederateConfig) -> None:
     result: dict[str, Any] = {
         "task": task.name, "model": task.model_name, "seed": config.seed, "workers": config.workers,
         "split": config.split, "alpha": config.alpha if config.split == "dirichlet" else None,
-        "strategy": config.strategy, "engine": config.engine, "optimizer": config.local_optimizer, "rounds": config.rounds,
+        "strategy": config.strategy, "engine": config.engine, "optimizer": config.local_optimizer,
+        "rounds": config.rounds,
         "local_epochs": config.local_epochs, "model_bytes": bytes_of(weights), "chip": chip_name,
         "iteration_time_s": iteration.time_s, "iteration_energy_j": iteration.energy_j,
         "link_bits_per_s": config.link_bits_per_s, "link_pj_per_bit": config.link_pj_per_bit,

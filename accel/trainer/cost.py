@@ -179,33 +179,19 @@ def forward_energy(
     """
     memories = chip.fp.memories
     return _streamed_energy(
-        loops,
-        chip,
-        chip.fp,
-        reduction=loops.group_inputs,
-        outputs=loops.group_outputs,
-        operand=operand,
-        input_sram=input_sram_pj(memories["input"], memories["output"], operand),
-        tensor=operand.tensor,
-        load_weights=load_weights,
-        active=active,
-    )
+        loops, chip, chip.fp, reduction=loops.group_inputs, outputs=loops.group_outputs, operand=operand,
+        input_sram=input_sram_pj(memories["input"], memories["output"], operand), tensor=operand.tensor,
+        load_weights=load_weights, active=active,
+    )  # fmt: skip
 
 
 def backward_energy(loops: ConvLoops, chip: Chip, *, load_weights: bool = True, active: float = 1.0) -> Energy:
     """Energy of the BP engine for one image and time step, without the neurons: du times W, reduced over outputs."""
     return _streamed_energy(
-        loops,
-        chip,
-        chip.bp,
-        reduction=loops.group_outputs,
-        outputs=loops.group_inputs,
-        operand=REAL,
-        input_sram=chip.bp.memories["input"].read_element_pj(OPERAND_BITS),
-        tensor="du",
-        load_weights=load_weights,
+        loops, chip, chip.bp, reduction=loops.group_outputs, outputs=loops.group_inputs, operand=REAL,
+        input_sram=chip.bp.memories["input"].read_element_pj(OPERAND_BITS), tensor="du", load_weights=load_weights,
         active=active,
-    )
+    )  # fmt: skip
 
 
 def _streamed_energy(

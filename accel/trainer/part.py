@@ -124,7 +124,8 @@ class Work:
             cycles = max(cycles, ceil(max(ports.values())))
         return PhaseCost(
             engine=engine, energy=energy, cycles=cycles, looped_macs=looped, true_macs=true,
-            dram_bytes_by_tensor=dram, compulsory_bytes_by_tensor=compulsory, refill_bytes_by_tensor=refill, port_cycles=ports,
+            dram_bytes_by_tensor=dram, compulsory_bytes_by_tensor=compulsory, refill_bytes_by_tensor=refill,
+            port_cycles=ports,
         )  # fmt: skip
 
     def array_ports(self, name: str, cycles: int) -> dict[str, float]:

@@ -260,8 +260,11 @@ class Schedule:
             self._arrive(*arrival, now)
 
     def route(self, e: int, f: int, forward: bool, first_core: int) -> tuple[list[tuple[int, int]], int]:
-        """Links and bytes of a transfer in a copy that begins at `first_core`. Forward, the fragment's outputs pass along all cores that need them. Backward, partial gradients are added
-        along the chain of the target's cores, and the first of these passes the sum to the source's cores."""
+        """Links and bytes of a transfer in a copy that begins at `first_core`.
+
+        Forward, the fragment's outputs pass along all cores that need them. Backward, partial gradients are added
+        along the chain of the target's cores, and the first of these passes the sum to the source's cores.
+        """
         edge, columns = self.edges[e], self.network.columns
         core, fragment = self.fragments[f].core, self.fragments[f]
         if forward:

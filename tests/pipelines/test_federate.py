@@ -16,7 +16,9 @@ from pipelines.schema import FederateConfig
 from pipelines.small_tasks import SmallTask, small_task
 
 ITERATION = Iteration(time_s=0.01, energy_j=0.001)
-BASE = FederateConfig(task="digits", network="mlp", workers=5, rounds=1, lr=0.1, local_optimizer="sgd", compare_iid=False)
+BASE = FederateConfig(
+    task="digits", network="mlp", workers=5, rounds=1, lr=0.1, local_optimizer="sgd", compare_iid=False
+)
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,8 @@ def _product(random: Random, kind: str, width: int, size: int) -> dict[str, Any]
 def _other(random: Random, kind: str, width: int, size: int) -> dict[str, Any]:
     fields: dict[str, Any] = {"kind": kind, "op": f"aten.{kind}", "in_channels": width, "out_channels": width}
     if kind == "gather":
-        return {**fields, "in_channels": 1, "tokens": random.choice([1, 9]), "parameters": random.choice([0, 9 * width])}
+        fields |= {"in_channels": 1, "tokens": random.choice([1, 9]), "parameters": random.choice([0, 9 * width])}
+        return fields
     fields |= dict.fromkeys(("in_height", "in_width", "out_height", "out_width"), size)
     if kind == "norm":
         fields |= {"op": random.choice(["aten.batch_norm.default", "aten.layer_norm.default"]), "parameters": 2 * width}
