@@ -91,7 +91,7 @@ def dispatch(verb: str, overrides: list[str]) -> None:
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach the handlers below instead of Hydra's own printer
 
-    def job(values: Any) -> None:
+    def job(values: Any) -> Any:
         try:
             config = OmegaConf.to_object(values)
         except OmegaConfBaseException as error:
@@ -100,7 +100,7 @@ def dispatch(verb: str, overrides: list[str]) -> None:
             fail(" ".join(str(error).split()))
         run: Callable[[Any], None] = import_module(f"pipelines.{verb}").run
         try:
-            run(config)
+            return run(config)  # a number where a sweeper can search for the smallest
         except (ValueError, OSError, ImportError) as error:  # inside the job: Hydra would print a line of its own first
             if os.environ.get("SPIKELOOM_TRACEBACK"):
                 raise
@@ -148,6 +148,11 @@ def explain(error: Exception, verb: str, overrides: list[str]) -> str:
         given = next((o for o in overrides if o.lstrip("+~").startswith(f"{key}=")), f"{key}={match[1]}")
         kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(match[3], match[3])
         return f"{given}: {key} must be {kind}, got {match[1]!r}"
+    if match := re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", text):
+        return (
+            f"hydra/{match[1]}={match[2]} is not installed; pip install hydra-{match[2]}-{match[1]} (spikeloom[sweep] has "
+            "the launcher joblib and the sweeper optuna)"
+        )
     if match := re.search(r"Could not find '([\w-]+)/([\w.-]+)'", text) or re.search(
         r"Could not (?:load|find) '([\w]+)/([\w.-]+)'", text
     ):

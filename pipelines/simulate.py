@@ -19,7 +19,7 @@ from accel.trainer.networks import PUBLISHED
 from accel.trainer.nsight import read_counters
 from accel.trainer.partition import Mapping as Placing
 from accel.trainer.result import ENGINES, SimulationReport
-from accel.trainer.search import run_mapping
+from accel.trainer.search import OBJECTIVES, run_mapping
 from accel.trainer.sensitivity import constant_shares, sensitivity
 from accel.trainer.simulator import Simulation, simulate
 from accel.trainer.trace import write_trace
@@ -35,11 +35,12 @@ __all__ = ["headline", "load_chip", "print_table", "run", "write"]
 log = logging.getLogger("spikeloom")
 
 
-def run(config: SimulateConfig) -> None:
+def run(config: SimulateConfig) -> float | None:
+    """The objective of `mapping.objective` for a sweep that searches: ms, mJ or ms mJ; None for a conformance table."""
     set_up()
     if config.what == "conformance":
         print_conformance(config)
-        return
+        return None
     if config.what != "step":
         raise ValueError(f"what={config.what}: use step or conformance")
     (workload, folder), chip = read_workload(config), load_chip(config.chip)
@@ -64,11 +65,21 @@ def run(config: SimulateConfig) -> None:
     write(report, folder, [*more, *beside], figures)
     if job is not None:
         leave_point(job, report, label)
-        return
+        return objective(report, config.mapping.objective)
     print_table(report)
     for row in figures.get("networks", ()):
         print(traffic_line(row))
     log.info("-> %s", folder / "report.html")
+    return objective(report, config.mapping.objective)
+
+
+def objective(report: SimulationReport, name: str) -> float:
+    """What a search makes small."""
+    time_ms, energy_mj = report.time_per_iteration_ms, report.energy_per_iteration_pj / 1e9
+    found = {"time": time_ms, "energy": energy_mj, "energy-delay": time_ms * energy_mj}.get(name)
+    if found is None:
+        raise ValueError(f"mapping.objective got {name!r}; use {', '.join(OBJECTIVES)}")
+    return found
 
 
 def read_workload(config: SimulateConfig) -> tuple[Workload, Path]:
@@ -140,7 +151,7 @@ def traffic_line(row: Mapping[str, Any]) -> str:
     return (
         f"  off-chip traffic of {row['model_name']}, batch {row['batch_size']}, {row['time_steps']} steps: "
         f"{row['chip_dram_bytes'] / 1e9:.2f} GB, on {gpu['gpu_name']} ({NAMES[gpu['precision']]}) "
-        f"{gpu['dram_bytes'] / 1e9:.2f} GB: {100 * row['dram_reduction']:.1f} % less"
+        f"{gpu['dram_bytes_per_iteration'] / 1e9:.2f} GB: {100 * row['dram_reduction']:.1f} % less"
     )
 
 
@@ -157,7 +168,8 @@ def write(
         render(
             f"One training step of {report.model_name} on {report.chip_name}",
             "Forward pass, error back-propagation, weight gradients and weight update of one batch, simulated layer by "
-            "layer from shapes and measured activity. Energies are the chip model's, not a measurement of silicon.",
+            f"layer from shapes{' and measured activity' if report.densities else ''}. Energies are the chip model's, "
+            "not a measurement of silicon.",
             [*sections(report), *beside], partial / "report.html", headline(report),
         )  # fmt: skip
 
@@ -166,11 +178,17 @@ def headline(report: SimulationReport) -> dict[str, str]:
     """The figures that matter, as tiles of a report."""
     images = report.batch_size
     return {
-        "energy of one training step": f"{report.energy_per_iteration_pj / 1e9:.3g} mJ",
-        "per training sample": f"{report.energy_per_iteration_pj / images / 1e6:.3g} µJ",
+        "energy of one training step": energy_text(report.energy_per_iteration_pj),
+        "per training sample": energy_text(report.energy_per_iteration_pj / images),
         f"time on {report.cores} core(s)": f"{report.time_per_iteration_ms:.3g} ms",
         "efficiency (true MACs)": f"{report.tflops_per_w_true:.2f} TFLOPS/W",
     }
+
+
+def energy_text(pj: float) -> str:
+    """Three digits in the unit that suits."""
+    unit, scale = next(((u, s) for u, s in (("mJ", 1e9), ("µJ", 1e6), ("nJ", 1e3)) if pj >= s), ("pJ", 1.0))
+    return f"{pj / scale:.3g} {unit}"
 
 
 def print_table(report: SimulationReport) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from accel.trainer.explore import Point, pareto
+from accel.trainer.simulator import simulate
 from accel.trainer.trace import trace
 from accel.trainer.variant import ChipConfig, mesh_of
 from pipelines import cli
 from pipelines.chips import load_chip, names, presets
+from pipelines.simulate import energy_text, objective
 from tests.accel.trainer.networks import NEUROMC, small_network
 
 QUICK = ["what_if=false", "uncertainty=false", "gpu=null"]
@@ -113,10 +115,34 @@ def test_a_sweep_ends_in_one_table(workload: str, tmp_path: Path, capsys: pytest
     assert [row["label"] for row in rows] == [
         "neuromc cores=2", "neuromc cores=4", "edge4 cores=2", "edge4 cores=4",
     ]  # fmt: skip
-    assert "<svg" in (folder / "sweep.html").read_text()
+    page = (folder / "sweep.html").read_text()
+    assert "<svg" in page and "mapping: pipeline" in page and "<th" in page
     assert len((folder / "sweep.csv").read_text().splitlines()) == 5
     assert (folder / "000_neuromc_cores=2" / "report.html").exists()
-    assert "energy mJ" in capsys.readouterr().out
+    assert "TFLOPS/W" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_sweep_in_several_processes_ends_in_one_table(workload: str, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    cli.main(["simulate", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", workload, "chip.cores=2,4", *QUICK])
+    rows = json.loads((tmp_path / "run" / "sim" / "sweep.json").read_text())
+    assert [row["label"] for row in rows] == ["neuromc cores=2", "neuromc cores=4"]
+
+
+def test_a_sweeper_gets_the_objective_to_make_small() -> None:
+    report = simulate(small_network(), load_chip("edge4"))
+    time, energy, both = (objective(report, name) for name in ("time", "energy", "energy-delay"))
+    assert time == report.time_per_iteration_ms and both == pytest.approx(time * energy)
+    with pytest.raises(ValueError, match="time, energy, energy-delay"):
+        objective(report, "beauty")
+
+
+def test_a_missing_plugin_of_hydra_is_one_line(workload: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["simulate", "-m", workload, "hydra/sweeper=ax", "chip.cores=2,4", *QUICK])
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "pip install hydra-ax-sweeper" in said
 
 
 def test_the_front_has_what_nothing_beats() -> None:
@@ -142,3 +168,9 @@ def test_conformance_prints_its_table(tmp_path: Path, capsys: pytest.CaptureFixt
     assert all(row["passed"] for row in json.loads((tmp_path / "table.json").read_text()))
     with pytest.raises(SystemExit):  # another chip has other prices
         cli.main(["simulate", "conformance", "chip=cacti28", f"oracle={tmp_path / 'oracle'}"])
+
+
+def test_energies_are_told_in_the_unit_that_suits() -> None:
+    assert [energy_text(pj) for pj in (9.13e11, 5.7e10, 2.5e6, 12e3, 7.0)] == [
+        "913 mJ", "57 mJ", "2.5 µJ", "12 nJ", "7 pJ",
+    ]  # fmt: skip
