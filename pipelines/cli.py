@@ -150,8 +150,8 @@ def explain(error: Exception, verb: str, overrides: list[str]) -> str:
         return f"{given}: {key} must be {kind}, got {match[1]!r}"
     if match := re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", text):
         return (
-            f"hydra/{match[1]}={match[2]} is not installed; pip install hydra-{match[2]}-{match[1]} ('spikeloom[sweep]' "
-            "has the launcher joblib and the sweeper optuna)"
+            f"hydra/{match[1]}={match[2]} is not installed; pip install hydra-{match[2]}-{match[1]} "
+            "('spikeloom[sweep]' has the launcher joblib and the sweeper optuna)"
         )
     if match := re.search(r"Could not find '([\w-]+)/([\w.-]+)'", text) or re.search(
         r"Could not (?:load|find) '([\w]+)/([\w.-]+)'", text
