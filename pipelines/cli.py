@@ -32,6 +32,12 @@ VERBS = {
     "bench": "time ops, step, vision, loader, cochlea, pretrain; measure gate, calibration, pruning, zuco; or tell env",
 }
 POSITIONAL = {"bench": "what", "data": "what", "simulate": "what"}  # `spikeloom bench env` reads better than what=env
+# Other names of keys: no dataclass can have a field called `in`; a chip has keys of its own, and its name is what is
+# given most; Hydra takes `model=` and `optimizer=` for a choice of a group, which these verbs do not have.
+SHORT = {
+    "data": {"in": "root"}, "simulate": {"chip": "chip.name"}, "convert": {"model": "network"},
+    "engines": {"model": "network"}, "federate": {"model": "network", "optimizer": "local_optimizer"},
+}  # fmt: skip
 EXAMPLES = """\
   spikeloom demo
   SPIKELOOM_DATA=data spikeloom train -m experiment=spikescr_fsdd seed=0,1,2
@@ -61,10 +67,8 @@ def main(argv: list[str] | None = None) -> None:
     for argument in rest:
         if argument.startswith("-") and argument not in ("-m", "--multirun"):
             fail(f"unknown option {argument}; use -m for a sweep, or key=value (`spikeloom {verb} --help`)")
-    if verb == "data":  # no dataclass can have a field called `in`
-        rest = [re.sub("^in=", "root=", argument) for argument in rest]
-    if verb == "simulate":  # a chip has keys of its own; its name is the one that is given most
-        rest = [re.sub("^chip=", "chip.name=", argument) for argument in rest]
+    for short, key in SHORT.get(verb, {}).items():
+        rest = [re.sub(f"^{short}=", f"{key}=", argument) for argument in rest]
     if verb in POSITIONAL and rest and re.fullmatch(r"\w+", rest[0]):
         rest[0] = f"{POSITIONAL[verb]}={rest[0]}"
     for argument in rest:
@@ -87,7 +91,7 @@ def dispatch(verb: str, overrides: list[str]) -> None:
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach the handlers below instead of Hydra's own printer
 
-    def job(values: Any) -> None:
+    def job(values: Any) -> Any:
         try:
             config = OmegaConf.to_object(values)
         except OmegaConfBaseException as error:
@@ -96,7 +100,7 @@ def dispatch(verb: str, overrides: list[str]) -> None:
             fail(" ".join(str(error).split()))
         run: Callable[[Any], None] = import_module(f"pipelines.{verb}").run
         try:
-            run(config)
+            return run(config)  # a number where a sweeper can search for the smallest
         except (ValueError, OSError, ImportError) as error:  # inside the job: Hydra would print a line of its own first
             if os.environ.get("SPIKELOOM_TRACEBACK"):
                 raise
@@ -114,13 +118,17 @@ def dispatch(verb: str, overrides: list[str]) -> None:
 
 @contextmanager
 def collected(verb: str, overrides: Sequence[str]) -> Iterator[None]:
-    """A sweep of `simulate` ends in one table over its jobs, whatever process they ran in."""
-    if verb != "simulate" or not {"-m", "--multirun"}.intersection(overrides):
+    """A sweep of `simulate` or `engines` ends in one table over its jobs, whatever process they ran in."""
+    if verb not in ("simulate", "engines") or not {"-m", "--multirun"}.intersection(overrides):
         yield
         return
     from pipelines import sweeps
 
-    with sweeps.collecting():
+    if verb == "simulate":
+        collect = sweeps.compare_designs
+    else:
+        from pipelines.engines import collect
+    with sweeps.collecting(collect):
         yield
 
 
@@ -140,6 +148,11 @@ def explain(error: Exception, verb: str, overrides: list[str]) -> str:
         given = next((o for o in overrides if o.lstrip("+~").startswith(f"{key}=")), f"{key}={match[1]}")
         kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(match[3], match[3])
         return f"{given}: {key} must be {kind}, got {match[1]!r}"
+    if match := re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", text):
+        return (
+            f"hydra/{match[1]}={match[2]} is not installed; pip install hydra-{match[2]}-{match[1]} "
+            "('spikeloom[sweep]' has the launcher joblib and the sweeper optuna)"
+        )
     if match := re.search(r"Could not find '([\w-]+)/([\w.-]+)'", text) or re.search(
         r"Could not (?:load|find) '([\w]+)/([\w.-]+)'", text
     ):

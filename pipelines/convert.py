@@ -34,14 +34,14 @@ def run(config: ConvertConfig) -> None:
     if out.exists() and not (out / "conversion.json").is_file() and any(out.iterdir()):
         raise ValueError(f"out={out} is there and holds no earlier conversion; give a new folder")
     state, described = read_checkpoint(path)
-    found = convert(state, described, name=config.model, heads=config.heads, tau=config.tau, T=config.T)
+    found = convert(state, described, name=config.network, heads=config.heads, tau=config.tau, T=config.T)
     size = int(described["img_size"][0]) if "img_size" in described else INPUT[found.model.layout][1]
     features = front_end(found, size)
     if isinstance(features, PixelsConfig):  # released CIFAR-100 weights were trained with the numbers of CIFAR-10
         found.model.pretrained_cfg |= {"mean": features.mean, "std": features.std}
     found.model.pretrained_cfg["input_size"] = [found.sizes.in_chans, size, size]
     names = class_names(found, config.classes)
-    name = config.model or described.get("model") or found.sizes.scheme
+    name = config.network or described.get("model") or found.sizes.scheme
     save_model(out / "model", TrainedModel(model=found.model, features=features, class_names=names), card(name, found))
     save_config(out, as_trained(name, out, found, features))
     write_json(

@@ -1,13 +1,15 @@
 """`spikeloom engines`: one network trained twice, in PyTorch and through the chip's FP, BP and WG engines, and priced.
 
 Same weights at the start, same batches, same optimizer. The tensors of the engines' training drive the cost model: an
-epoch is priced with the densities that it had.
+epoch is priced with the densities that it had. A sweep (`-m seed=0,1,2`) ends in one table of both accuracies.
 """
 
 import dataclasses
 import logging
+import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from accel.export import Exported, export
-from accel.files import whole, write_csv, write_json
+from accel.files import read_json, whole, write_csv, write_json
 from accel.report import render
 from accel.trainer.chip import Chip
 from accel.trainer.engines.activity import Activity, with_densities
@@ -27,17 +29,22 @@ from accel.trainer.simulator import simulate
 from accel.trainer.workload import Workload
 from pipelines.process import set_up
 from pipelines.schema import EnginesConfig
+from pipelines.scores import mean_and_sd
 from pipelines.simulate import load_chip
 from pipelines.small_tasks import SmallTask, small_task
+from pipelines.sweeps import job_folder, leave
 
 log = logging.getLogger("spikeloom")
+
+# What a sweep may vary beside the seed.
+ALIKE = ("task", "model", "precision", "accumulate", "lr", "anneal", "batch_size", "epochs", "window", "train_samples")
 
 
 def run(config: EnginesConfig) -> None:
     set_up(config.threads)
     arithmetic = Arithmetic(operands=config.precision, accumulate=config.accumulate)  # type: ignore[arg-type]
     chip = load_chip(config.chip)
-    task = small_task(config.task, config.model, config.root, config.seed, config.limit)
+    task = small_task(config.task, config.network, config.root, config.seed, config.limit)
     model = task.build(config.seed, config.window)
     exported = export(
         model, [task.encode(task.train.x[: config.batch_size])], name=f"{task.model_name} on {task.name}",
@@ -47,20 +54,24 @@ def run(config: EnginesConfig) -> None:
     rows, last = train_twice(config, task, model, exported, arithmetic, chip)
     result = {
         "task": task.name, "model": task.model_name, "seed": config.seed, "precision": config.precision,
-        "accumulate": config.accumulate, "loss_scale": config.loss_scale, "window": config.window,
+        "accumulate": config.accumulate, "loss_scale": config.loss_scale, "window": config.window, "lr": config.lr,
+        "anneal": config.anneal, "batch_size": config.batch_size,
         "chip": chip.name, "train_samples": len(task.train), "test_samples": len(task.test),
         "parameters": sum(p.numel() for p in model.parameters()), "epochs": len(rows),
         "torch_accuracy": rows[-1].torch_accuracy, "engine_accuracy": rows[-1].engine_accuracy,
         "difference_points": 100 * (rows[-1].engine_accuracy - rows[-1].torch_accuracy),
         "skipped_steps": sum(row.skipped_steps for row in rows), "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
-    folder = Path(config.out or f"runs/engines/{task.name}_{task.model_name}/seed{config.seed}")
+    job = job_folder(Path(config.out or "runs/engines"), f"{task.name}_{task.model_name}_seed{config.seed}")
+    folder = job or Path(config.out or f"runs/engines/{task.name}_{task.model_name}/seed{config.seed}")
     write(folder, result, rows, last, f"{config.precision} operands, {config.accumulate} accumulators", chip)
     log.info(
         "after %d epochs: PyTorch %.2f %%, engines %.2f %% on %d test samples -> %s",
         len(rows), 100 * rows[-1].torch_accuracy, 100 * rows[-1].engine_accuracy, len(task.test),
         folder / "report.html",
     )  # fmt: skip
+    if job is not None:
+        leave(job)
 
 
 def train_twice(
@@ -76,11 +87,13 @@ def train_twice(
     adam = Adam(lr=config.lr, weight_decay=config.weight_decay)
     rows = []
     workload = exported.workload
+    rates = learning_rates(config, len(task.train) // min(config.batch_size, len(task.train)) * config.epochs)
     for epoch in range(config.epochs):
         engines.activity, losses, skipped = Activity(), [], 0
         for x, labels in batches(task, config, epoch):
-            _torch_step(task, reference, torch_optimizer, x, labels)
-            loss, done = _engine_step(task, engines, adam, x, labels)
+            rate = next(rates)
+            _torch_step(task, reference, torch_optimizer, x, labels, rate)
+            loss, done = _engine_step(task, engines, adam, x, labels, rate)
             losses.append(loss)
             skipped += not done
         workload = with_densities(exported.workload, engines.activity.densities())
@@ -101,14 +114,24 @@ def batches(task: SmallTask, config: EnginesConfig, epoch: int) -> Iterator[tupl
         yield task.encode(task.train.x[ids]), task.train.labels[ids]
 
 
-def _torch_step(task: SmallTask, model: nn.Module, optimizer: Any, x: Tensor, labels: Tensor) -> None:
+def learning_rates(config: EnginesConfig, steps: int) -> Iterator[float]:
+    """The rate of each of `steps` steps, the same for both trainings."""
+    for step in range(steps):
+        yield config.lr * (0.5 * (1 + math.cos(math.pi * step / steps)) if config.anneal else 1.0)
+
+
+def _torch_step(task: SmallTask, model: nn.Module, optimizer: Any, x: Tensor, labels: Tensor, rate: float) -> None:
     model.train()
+    for group in optimizer.param_groups:
+        group["lr"] = rate
     optimizer.zero_grad()
     task.loss(model(x), labels).backward()
     optimizer.step()
 
 
-def _engine_step(task: SmallTask, engines: Engines, adam: Adam, x: Tensor, labels: Tensor) -> tuple[float, bool]:
+def _engine_step(
+    task: SmallTask, engines: Engines, adam: Adam, x: Tensor, labels: Tensor, rate: float
+) -> tuple[float, bool]:
     """One step through the engines; False where the gradient overflowed and nothing was updated. The loss is a unit of
     its own, in FP32 on the logits."""
     out = engines.forward(x).requires_grad_()
@@ -117,7 +140,7 @@ def _engine_step(task: SmallTask, engines: Engines, adam: Adam, x: Tensor, label
     gradients = engines.backward(gradient)
     finite = all(bool(torch.isfinite(g).all()) for g in gradients.values())
     if finite:
-        adam.update(engines.parameters, gradients)
+        adam.update(engines.parameters, gradients, rate)
     return float(loss.detach()), finite
 
 
@@ -181,3 +204,36 @@ def write(
                 "energy of a step, zeros gated": f"{rows[-1].gated_energy_pj / 1e6:.3g} µJ",
             },
         )  # fmt: skip
+
+
+def collect(jobs: Sequence[Path]) -> None:
+    """seeds.json and the table of a sweep on the console: each run, then means and deviations over the seeds of runs
+    that are alike in all else that tells them apart."""
+    results = [read_json(job / "result.json", "run the sweep again") for job in sorted(jobs)]
+    out = Path(os.path.commonpath([job.parent for job in jobs]))
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(tuple(result[key] for key in ALIKE), []).append(result)
+    rows = []
+    for alike, found in groups.items():
+        row: dict[str, Any] = {**dict(zip(ALIKE, alike, strict=True)), "seeds": [r["seed"] for r in found]}
+        for name, values in (
+            ("torch_percent", [100 * r["torch_accuracy"] for r in found]),
+            ("engine_percent", [100 * r["engine_accuracy"] for r in found]),
+            ("difference_points", [r["difference_points"] for r in found]),
+        ):  # fmt: skip
+            row[name], row[f"{name}_sd"] = mean_and_sd(values)
+        rows.append(row)
+    write_json(out / "seeds.json", rows)
+    print(f"{'':44s} {'PyTorch %':>14s} {'engines %':>14s} {'difference':>14s}")
+    for row, found in zip(rows, groups.values(), strict=True):
+        what = f"{row['task']} {row['model']}, {row['precision']}/{row['accumulate']}, lr {row['lr']:g}"
+        for r in found:
+            numbers = 100 * r["torch_accuracy"], 100 * r["engine_accuracy"], r["difference_points"]
+            print(f"{what + ', seed ' + str(r['seed']):44s} {numbers[0]:14.2f} {numbers[1]:14.2f} {numbers[2]:+14.2f}")
+        if len(found) > 1:
+            cells = [
+                f"{row[name]:.2f} ± {row[name + '_sd']:.2f}" for name in ("torch_percent", "engine_percent")
+            ] + [f"{row['difference_points']:+.2f} ± {row['difference_points_sd']:.2f}"]
+            print(f"{f'mean ± sd of {len(found)} seeds':44s} " + " ".join(f"{cell:>14s}" for cell in cells))
+    print(f"-> {out / 'seeds.json'}")

@@ -40,13 +40,14 @@ Answer = tuple[WorkerRound, dict[str, np.ndarray] | None]
 
 def run(config: FederateConfig) -> None:
     set_up(config.threads)
-    task = small_task(config.task, config.model, config.root, config.seed, config.limit)
+    task = small_task(config.task, config.network, config.root, config.seed, config.limit)
     iteration, chip_name = iteration_on_chip(task, config)
     rounds, workers, weights = federate(config, task, iteration)
     result: dict[str, Any] = {
         "task": task.name, "model": task.model_name, "seed": config.seed, "workers": config.workers,
         "split": config.split, "alpha": config.alpha if config.split == "dirichlet" else None,
-        "strategy": config.strategy, "engine": config.engine, "optimizer": config.optimizer, "rounds": config.rounds,
+        "strategy": config.strategy, "engine": config.engine, "optimizer": config.local_optimizer,
+        "rounds": config.rounds,
         "local_epochs": config.local_epochs, "model_bytes": bytes_of(weights), "chip": chip_name,
         "iteration_time_s": iteration.time_s, "iteration_energy_j": iteration.energy_j,
         "link_bits_per_s": config.link_bits_per_s, "link_pj_per_bit": config.link_pj_per_bit,

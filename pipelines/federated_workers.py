@@ -58,11 +58,11 @@ class Worker:
 
 
 def make_optimizer(model: nn.Module, config: FederateConfig) -> torch.optim.Optimizer:
-    if config.optimizer == "sgd":
+    if config.local_optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), lr=config.lr)
-    if config.optimizer == "adam":
+    if config.local_optimizer == "adam":
         return torch.optim.Adam(model.parameters(), lr=config.lr)
-    raise ValueError(f"optimizer={config.optimizer} is unknown; use sgd or adam")
+    raise ValueError(f"optimizer={config.local_optimizer} is unknown; use sgd or adam")
 
 
 def unload(model: nn.Module) -> dict[str, np.ndarray]:

@@ -206,7 +206,7 @@ class AuditConfig:
 class ConvertConfig:
     checkpoint: str = MISSING  # released weights: .safetensors, .pth, .tar
     out: str = MISSING  # folder of the run that is written
-    model: str | None = None  # one of vision.variants, or a family with heads; null: found by the sizes
+    network: str | None = None  # also model=…: one of vision.variants, or a family with heads; null: found by the sizes
     heads: int | None = None
     tau: float | None = None
     T: int | None = None
@@ -228,10 +228,13 @@ class ExportConfig:
 @dataclass
 class SimulateConfig:
     what: str = "step"  # step: cost a training step; conformance: compare the model with published figures
-    workload: str | None = None  # workload.json of an export; needed for a step
+    workload: str | None = None  # workload.json of an export; a step needs this or a network
+    network: str | None = None  # s_resnet18, s_vgg16 or spikingformer_8_768: from published shapes, nothing measured
+    time_steps: int = 4  # of such a network
+    batch_size: int = 16
     chip: ChipConfig = field(default_factory=ChipConfig)  # chip=NAME or chip=FILE.yaml; chip.KEY changes a number
     mapping: MappingConfig = field(default_factory=MappingConfig)
-    out: str | None = None  # folder; default: sim/ beside the workload's folder
+    out: str | None = None  # folder; default: sim/ beside the workload's folder, runs/simulate/NETWORK
     uncertainty: bool = True  # interval and tornado of the energy, and the share of each constant
     what_if: bool = True  # the same step on every preset
     oracle: str | None = None  # conformance: folder of layer energies in CSV; default: oracle/ of the data folder
@@ -242,11 +245,12 @@ class SimulateConfig:
 @dataclass
 class EnginesConfig:
     task: str = "digits"  # digits (embedded), mnist, fsdd or synthetic
-    model: str = ""  # cnn (default) or mlp for pictures, spikescr for clips
+    network: str = ""  # also model=…: cnn (default) or mlp for pictures, spikescr for clips
     root: str | None = None  # folder of the data; default: below $SPIKELOOM_DATA
     epochs: int = 8
     batch_size: int = 32
     lr: float = 2e-3
+    anneal: bool = False  # let the learning rate fall to zero along half a cosine
     weight_decay: float = 0.0
     seed: int = 0
     limit: int = 0  # training samples, drawn by the seed; 0: all
@@ -256,19 +260,19 @@ class EnginesConfig:
     loss_scale: float = 1024.0  # power of two that keeps small gradients above the smallest FP16 number
     chip: str = "neuromc"  # prices every epoch
     threads: int = 1
-    out: str | None = None  # folder; default: runs/engines/TASK_MODEL/seedSEED
+    out: str | None = None  # folder; default: runs/engines/TASK_MODEL/seedSEED, in a sweep out/TASK_MODEL_seedSEED
 
 
 @dataclass
 class FederateConfig:
     task: str = "digits"  # digits (embedded), mnist, fsdd or synthetic
-    model: str = ""  # cnn (default) or mlp for pictures, spikescr for clips
+    network: str = ""  # also model=…: cnn (default) or mlp for pictures, spikescr for clips
     root: str | None = None  # folder of the data; default: below $SPIKELOOM_DATA
     workers: int = 5
     rounds: int = 10
     local_epochs: int = 1  # of a worker, in a round
     batch_size: int = 32  # 0: all samples of the worker at once
-    optimizer: str = "adam"  # adam or sgd; its moments stay with the worker
+    local_optimizer: str = "adam"  # also optimizer=…: adam or sgd; its moments stay with the worker
     lr: float = 2e-3
     split: str = "iid"  # iid, dirichlet, shards (two a worker) or speakers
     alpha: float = 0.5  # of dirichlet: small, few classes a worker
@@ -318,7 +322,7 @@ class CalibrationBenchConfig:
 
 @dataclass
 class BenchConfig:
-    what: str = "ops"  # ops, step, loader, cochlea, pretrain, vision, gate, calibration, zuco, pruning or env
+    what: str = "ops"  # ops, step, loader, cochlea, pretrain, vision, simulator, gate, calibration, zuco, pruning, env
     repeats: int = 20
     threads: int = 0  # 0: all cores, or $OMP_NUM_THREADS
     processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from accel.files import whole, write_json
 from accel.report import Section, render
@@ -13,11 +14,12 @@ from accel.trainer.chip import Chip
 from accel.trainer.conformance import conformance
 from accel.trainer.explore import Point
 from accel.trainer.figures import sections
-from accel.trainer.figures_baseline import baseline_sections
+from accel.trainer.figures_baseline import NAMES, baseline_sections
+from accel.trainer.networks import PUBLISHED
 from accel.trainer.nsight import read_counters
 from accel.trainer.partition import Mapping as Placing
 from accel.trainer.result import ENGINES, SimulationReport
-from accel.trainer.search import run_mapping
+from accel.trainer.search import OBJECTIVES, run_mapping
 from accel.trainer.sensitivity import constant_shares, sensitivity
 from accel.trainer.simulator import Simulation, simulate
 from accel.trainer.trace import write_trace
@@ -26,30 +28,28 @@ from accel.trainer.workload import Workload
 from pipelines.chips import load_chip, load_gpu, names
 from pipelines.process import set_up
 from pipelines.schema import SimulateConfig
-from pipelines.sweeps import job_folder, leave
+from pipelines.sweeps import job_folder, leave_point
 
 __all__ = ["headline", "load_chip", "print_table", "run", "write"]
 
 log = logging.getLogger("spikeloom")
 
 
-def run(config: SimulateConfig) -> None:
+def run(config: SimulateConfig) -> float | None:
+    """The objective of `mapping.objective` for a sweep that searches: ms, mJ or ms mJ; None for a conformance table."""
     set_up()
     if config.what == "conformance":
         print_conformance(config)
-        return
+        return None
     if config.what != "step":
         raise ValueError(f"what={config.what}: use step or conformance")
-    if not config.workload:
-        raise ValueError("workload is needed; add workload=RUN/export/workload.json (`spikeloom simulate --help`)")
-    path = Path(config.workload)
-    workload, chip = Workload.from_json(path), load_chip(config.chip)
+    (workload, folder), chip = read_workload(config), load_chip(config.chip)
     choice = ChipConfig(name=config.chip) if isinstance(config.chip, str) else config.chip
     beside, figures = beside_gpu(workload, chip, config)
     placing, tried = run_mapping(workload, chip, config.mapping)
     simulation = Simulation(workload, chip, placing)
     report = simulation.report()
-    out = Path(config.out) if config.out else path.parent.parent / "sim"
+    out = Path(config.out) if config.out else folder
     label = " ".join([choice.label, *([] if placing == Placing() else [placing.name])])
     job = job_folder(out, label)
     more = []
@@ -64,10 +64,37 @@ def run(config: SimulateConfig) -> None:
     folder = job or out
     write(report, folder, [*more, *beside], figures)
     if job is not None:
-        leave(job, report, label)
-        return
+        leave_point(job, report, label)
+        return objective(report, config.mapping.objective)
     print_table(report)
+    for row in figures.get("networks", ()):
+        print(traffic_line(row))
     log.info("-> %s", folder / "report.html")
+    return objective(report, config.mapping.objective)
+
+
+def objective(report: SimulationReport, name: str) -> float:
+    """What a search makes small."""
+    time_ms, energy_mj = report.time_per_iteration_ms, report.energy_per_iteration_pj / 1e9
+    found = {"time": time_ms, "energy": energy_mj, "energy-delay": time_ms * energy_mj}.get(name)
+    if found is None:
+        raise ValueError(f"mapping.objective got {name!r}; use {', '.join(OBJECTIVES)}")
+    return found
+
+
+def read_workload(config: SimulateConfig) -> tuple[Workload, Path]:
+    """The exported or the published network to simulate, and the folder of its results."""
+    if (config.workload is None) == (config.network is None):
+        raise ValueError(
+            "one workload is needed; add workload=RUN/export/workload.json, or network=NAME with one of "
+            f"{', '.join(PUBLISHED)} (`spikeloom simulate --help`)"
+        )
+    if config.workload is not None:
+        path = Path(config.workload)
+        return Workload.from_json(path), path.parent.parent / "sim"
+    if config.network not in PUBLISHED:
+        raise ValueError(f"network={config.network} is unknown; use one of {', '.join(PUBLISHED)}")
+    return PUBLISHED[config.network](config.time_steps, config.batch_size), Path("runs/simulate") / config.network
 
 
 def other_chips(workload: Workload, report: SimulationReport, label: str) -> list[Point]:
@@ -108,7 +135,7 @@ def print_conformance(config: SimulateConfig) -> None:
         raise ValueError(f"{failed} comparison(s) failed; the expectations are those of chip=neuromc")
 
 
-def beside_gpu(workload: Workload, chip: Chip, config: SimulateConfig) -> tuple[list[Section], dict[str, object]]:
+def beside_gpu(workload: Workload, chip: Chip, config: SimulateConfig) -> tuple[list[Section], dict[str, Any]]:
     """The same training step on a GPU: sections of the report, and baseline.json. Nothing with gpu=null."""
     if config.gpu is None:
         if config.counters is not None:
@@ -116,6 +143,16 @@ def beside_gpu(workload: Workload, chip: Chip, config: SimulateConfig) -> tuple[
         return [], {}
     measured = None if config.counters is None else read_counters(config.counters)
     return baseline_sections(workload, chip, load_gpu(config.gpu), measured)
+
+
+def traffic_line(row: Mapping[str, Any]) -> str:
+    """One network of baseline.json: bytes off chip, here and on the GPU."""
+    gpu = row["gpu"]
+    return (
+        f"  off-chip traffic of {row['model_name']}, batch {row['batch_size']}, {row['time_steps']} steps: "
+        f"{row['chip_dram_bytes'] / 1e9:.2f} GB, on {gpu['gpu_name']} ({NAMES[gpu['precision']]}) "
+        f"{gpu['dram_bytes_per_iteration'] / 1e9:.2f} GB: {100 * row['dram_reduction']:.1f} % less"
+    )
 
 
 def write(
@@ -131,7 +168,8 @@ def write(
         render(
             f"One training step of {report.model_name} on {report.chip_name}",
             "Forward pass, error back-propagation, weight gradients and weight update of one batch, simulated layer by "
-            "layer from shapes and measured activity. Energies are the chip model's, not a measurement of silicon.",
+            f"layer from shapes{' and measured activity' if report.densities else ''}. Energies are the chip model's, "
+            "not a measurement of silicon.",
             [*sections(report), *beside], partial / "report.html", headline(report),
         )  # fmt: skip
 
@@ -140,11 +178,17 @@ def headline(report: SimulationReport) -> dict[str, str]:
     """The figures that matter, as tiles of a report."""
     images = report.batch_size
     return {
-        "energy of one training step": f"{report.energy_per_iteration_pj / 1e9:.3g} mJ",
-        "per training sample": f"{report.energy_per_iteration_pj / images / 1e6:.3g} µJ",
+        "energy of one training step": energy_text(report.energy_per_iteration_pj),
+        "per training sample": energy_text(report.energy_per_iteration_pj / images),
         f"time on {report.cores} core(s)": f"{report.time_per_iteration_ms:.3g} ms",
         "efficiency (true MACs)": f"{report.tflops_per_w_true:.2f} TFLOPS/W",
     }
+
+
+def energy_text(pj: float) -> str:
+    """Three digits in the unit that suits."""
+    unit, scale = next(((u, s) for u, s in (("mJ", 1e9), ("µJ", 1e6), ("nJ", 1e3)) if pj >= s), ("pJ", 1.0))
+    return f"{pj / scale:.3g} {unit}"
 
 
 def print_table(report: SimulationReport) -> None:

@@ -5,9 +5,7 @@ are cut to the median length and end in silence where they are shorter. Test sam
 (MNIST has its own): they are not of unheard voices. `groups` says who spoke.
 """
 
-import gzip
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +23,12 @@ from speech.digits import DigitsConfig
 from speech.features import LogMelConfig
 from speech.spikescr import SpikeSCRConfig, log_mean_probability
 from speech.synthetic import SyntheticConfig
+from vision.images import read_mnist
 from vision.small_nets import small_net
 
 TASKS = ("digits", "mnist", "fsdd", "synthetic")
 TEST_SHARE = 0.2
 PICTURE_STEPS = 4
-MNIST_FILES = ("images-idx3-ubyte", "labels-idx1-ubyte")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +124,8 @@ def _pictures(name: str, folder: Path, seed: int) -> tuple[Examples, Examples, i
         return Examples(x=x, labels=torch.from_numpy(labels.astype(np.int64)), groups=("",) * len(labels))
 
     if name == "mnist":
-        sets = [[_idx(folder / f"{part}-{kind}") for kind in MNIST_FILES] for part in ("train", "t10k")]
-        train, test = (examples(pixels, labels, 255.0) for pixels, labels in sets)
+        sets = (read_mnist(folder, split) for split in ("train", "test"))
+        train, test = (examples(np.asarray(found.content), found.labels, 255.0) for found in sets)
         return train, test, 10, PICTURE_STEPS
     from sklearn.datasets import load_digits
 
@@ -136,19 +134,6 @@ def _pictures(name: str, folder: Path, seed: int) -> tuple[Examples, Examples, i
     order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed))
     n_test = round(TEST_SHARE * len(everything))
     return everything.select(order[n_test:]), everything.select(order[:n_test]), 10, PICTURE_STEPS
-
-
-def _idx(path: Path) -> np.ndarray:
-    """A file of bytes as MNIST has it, packed or not: magic 0 0 8 and the number of axes, sizes, bytes."""
-    packed = path.with_name(f"{path.name}.gz")
-    if not path.is_file() and not packed.is_file():
-        raise FileNotFoundError(f"no {path.name} or {packed.name} in {path.parent}; put MNIST's four idx files there")
-    try:
-        raw = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
-        sizes = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(raw[3])]
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(sizes)).reshape(sizes).copy()
-    except (EOFError, OSError, ValueError, IndexError, zlib.error) as error:
-        raise ValueError(f"{path}: not a whole idx file of bytes ({error}); fetch it again") from error
 
 
 def _clips(name: str, folder: Path, seed: int) -> tuple[Examples, Examples, int, int]:

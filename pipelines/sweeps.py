@@ -1,13 +1,13 @@
-"""`spikeloom simulate -m …`: many designs in one command, and one table and plot over all of them.
+"""Sweeps that end in one table: `spikeloom simulate -m …` (designs, with a plot), `spikeloom engines -m …` (seeds).
 
-Jobs may run in this process or in those of one of Hydra's launchers. Each leaves a point.json in a folder of its own
-and adds that folder's path to a list; when the last one is done, the list becomes the table.
+Jobs may run in this process or in those of one of Hydra's launchers. Each leaves its result in a folder of its own and
+adds that folder's path to a list; when the last one is done, the list becomes the table.
 """
 
 import csv
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +21,8 @@ LIST = "SPIKELOOM_SWEEP"  # environment variable: the file that lists the folder
 
 
 @contextmanager
-def collecting() -> Iterator[None]:
-    """Collect what the jobs inside the block leave behind."""
+def collecting(collect: Callable[[Sequence[Path]], None]) -> Iterator[None]:
+    """Hand the folders that the jobs inside the block leave behind to `collect`."""
     with tempfile.TemporaryDirectory(prefix="spikeloom-") as folder:
         listed = Path(folder) / "jobs"
         listed.touch()
@@ -47,14 +47,19 @@ def job_folder(out: Path, label: str) -> Path | None:
     return out / f"{number:03d}_{name}"
 
 
-def leave(folder: Path, report: SimulationReport, label: str) -> None:
-    """Note the result of a job."""
-    write_json(folder / "point.json", asdict(Point.of(report, label)))
+def leave(folder: Path) -> None:
+    """Note that a job has left its result in `folder`."""
     with Path(os.environ[LIST]).open("a", encoding="utf-8") as listed:
         listed.write(f"{folder.resolve()}\n")
 
 
-def collect(jobs: Sequence[Path]) -> None:
+def leave_point(folder: Path, report: SimulationReport, label: str) -> None:
+    """Note the result of a simulation."""
+    write_json(folder / "point.json", asdict(Point.of(report, label)))
+    leave(folder)
+
+
+def compare_designs(jobs: Sequence[Path]) -> None:
     """sweep.json, sweep.csv and sweep.html beside the folders of the jobs, and the table on the console."""
     points = [Point.from_document(read_json(job / "point.json", "run the sweep again")) for job in sorted(jobs)]
     out = Path(os.path.commonpath([job.parent for job in jobs]))

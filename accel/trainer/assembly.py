@@ -95,62 +95,69 @@ class Pricer:
     def __init__(self, workload: Workload, chip: Chip, plan: Plan) -> None:
         self.workload, self.chip, self.plan = workload, chip, plan
         self.known: dict[tuple[object, ...], list[PhaseCost]] = {}
+        self.kinds: dict[tuple[tuple[int, int], ...], list[int]] = {}
+        # Whether a layer's MACs are not the same for every image step: the rest goes to the last images.
+        self.uneven = [
+            any(n % layer.image_steps for n in (layer.macs_forward, layer.macs_backward, layer.macs_weight_gradient))
+            for layer in workload.layers
+        ]
 
     def phases(self, index: int, part: Part) -> list[PhaseCost]:
         layer = self.workload.layers[index]
         steps = part.of_images(layer.image_steps)
-        last = part.last == part.batch
+        last = self.uneven[index] and part.last == part.batch
         key = (
-            index,
-            part.low,
-            part.high,
-            part.channels,
-            steps,
-            last,
-            part.weights_at_home,
-            part.shard,
-            part.shards,
+            index, part.low, part.high, part.channels, steps, last, part.weights_at_home, part.shard, part.shards,
             part.energy,
-        )
-        if key not in self.known:
+        )  # fmt: skip
+        found = self.known.get(key)
+        if found is None:
             backward = layer.path in self.plan.backward
-            self.known[key] = part_phases(layer, self.chip, replace(part, backward=backward))
-        return self.known[key]
+            found = self.known[key] = part_phases(layer, self.chip, part._replace(backward=backward))
+        return found
 
     def kinds_of(self, images: list[tuple[int, int]]) -> list[int]:
         """For each range of images, the first range that every layer cuts alike."""
+        if (found := self.kinds.get(tuple(images))) is not None:
+            return found
         batch = self.workload.batch_size
         steps = sorted({layer.image_steps for layer in self.workload.layers})
         known: dict[tuple[int, ...], int] = {}
-        keys = [(*(s * last // batch - s * first // batch for s in steps), last == batch) for first, last in images]
-        return [known.setdefault(key, i) for i, key in enumerate(keys)]
+        uneven = any(self.uneven)
+        keys = [
+            (*(s * last // batch - s * first // batch for s in steps), uneven and last == batch)
+            for first, last in images
+        ]
+        found = self.kinds[tuple(images)] = [known.setdefault(key, i) for i, key in enumerate(keys)]
+        return found
 
     def fragment_duties(self, layers: list[int], images: list[tuple[int, int]], part: Part) -> list[list[Duty]]:
         """What a fragment asks of each engine, micro-batch by micro-batch; the update has one entry."""
-        made: dict[tuple[int, bool], tuple[Duty, ...]] = {}
-        per_micro = []
-        for i, kind in enumerate(self.kinds_of(images)):
-            key = (kind, i == 0)
-            if key not in made:
-                first, last = images[kind]
-                made[key] = self._duties(layers, replace(part, first=first, last=last), i == 0)
-            per_micro.append(made[key])
-        duties = [[duty[engine] for duty in per_micro] for engine in range(len(QUEUES))]
+        kinds = self.kinds_of(images)
+        made = {}
+        for kind in dict.fromkeys(kinds):
+            first, last = images[kind]
+            made[kind] = self._duties(layers, part._replace(first=first, last=last))
+        duties = [[made[kind][i > 0][engine] for i, kind in enumerate(kinds)] for engine in range(len(QUEUES))]
         duties[-1] = duties[-1][:1]
         return duties
 
-    def _duties(self, layers: list[int], part: Part, first: bool) -> tuple[Duty, ...]:
-        cycles, dram = [0] * len(QUEUES), [0] * len(QUEUES)
+    def _duties(self, layers: list[int], part: Part) -> tuple[list[Duty], list[Duty]]:
+        """Duties of the engines for the first micro-batch and for one that comes later: weights and their gradients
+        pass once for the batch, with its first micro-batch, and so does the update."""
+        cycles, dram, once = [0] * len(QUEUES), [0] * len(QUEUES), [0] * len(QUEUES)
         ports: list[dict[str, float]] = [{} for _ in QUEUES]
         for index in layers:
+            again = self.workload.layers[index].path in self.plan.recomputed
             for phase in self.phases(index, part):
                 engine = QUEUES.index(phase.engine)
-                if engine == len(QUEUES) - 1 and not first:
-                    continue
-                times = 2 if phase.engine == "fp" and self.workload.layers[index].path in self.plan.recomputed else 1
+                times = 2 if again and engine == 0 else 1
                 cycles[engine] += times * phase.cycles
-                # Weights and their gradients pass once for the batch, with its first micro-batch.
-                dram[engine] += sum(n for t, n in phase.dram_bytes_by_tensor.items() if first or t not in ("W", "dW"))
+                for tensor, size in phase.dram_bytes_by_tensor.items():
+                    (once if tensor in ("W", "dW") else dram)[engine] += size
                 for port, used in phase.port_cycles.items():
                     ports[engine][port] = ports[engine].get(port, 0.0) + times * used
-        return tuple(Duty(c, d, tuple(p.items())) for c, d, p in zip(cycles, dram, ports, strict=True))
+        shared = [tuple(used.items()) for used in ports]
+        first = [Duty(c, d + w, p) for c, d, w, p in zip(cycles, dram, once, shared, strict=True)]
+        later = [Duty(c, d, p) for c, d, p in zip(cycles, dram, shared, strict=True)]
+        return first, later

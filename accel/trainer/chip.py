@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -196,6 +197,23 @@ class Chip:
         """How many of each memory there are: one for the chip, or one in each core."""
         return {name: 1 if memory.scope == "chip" else self.cores.count for name, memory in self.memories.items()}
 
+    @cached_property
+    def arrays(self) -> Mapping[str, Engine]:
+        """The engines with a systolic array, by name."""
+        return {"fp": self.fp, "bp": self.bp, "wg": self.wg}
+
+    @cached_property
+    def prices(self) -> dict[tuple[Any, ...], Any]:
+        """Prices that `cost` has worked out for this chip."""
+        return {}
+
+    @cached_property
+    def shared_memories(self) -> Mapping[str, tuple[str, ...]]:
+        """For each engine, the names of its memories that another engine uses too."""
+        uses = {name: {id(m) for m in engine.memories.values()} for name, engine in self.arrays.items()}
+        often = {key: [name for name in uses if id(memory) in uses[name]] for key, memory in self.memories.items()}
+        return {n: tuple(key for key, users in often.items() if n in users and len(users) > 1) for n in uses}
+
     @classmethod
     def from_mapping(cls, mapping: Any, source: str) -> Chip:
         """Check a parsed chip file; `source` names it in the error message.
@@ -257,8 +275,7 @@ _MEMORY = {
     "size_bits": Bound(unit="bit", low=1, high=2**43, whole=True),
     "port_bits": Bound(unit="bit", low=1, high=2**16, whole=True),
     "ports": Bound(unit="ports", low=1, high=64, whole=True),
-    "read_pj": _PRICE,
-    "write_pj": _PRICE,
+    **dict.fromkeys(("read_pj", "write_pj"), _PRICE),
     "leak_mw": Bound(unit="mW", low=0, high=1e5),
 }
 _OPS = dict.fromkeys(
@@ -271,9 +288,7 @@ _DRAM = {
 _NOC = {
     "link_bits_per_cycle": Bound(unit="bit/cycle", low=1, high=2**16, whole=True),
     "buffer_flits": Bound(unit="flits", low=1, high=2**16, whole=True),
-    "event_pj": _PRICE,
-    "hop_pj_ew": _PRICE,
-    "hop_pj_ns": _PRICE,
+    **dict.fromkeys(("event_pj", "hop_pj_ew", "hop_pj_ns"), _PRICE),
     "hop_ns": Bound(unit="ns", low=0, high=1e6),
 }
 _FLEET = {
@@ -284,6 +299,7 @@ _FLEET = {
 _NODE = Bound(unit="nm", low=1, high=1000)
 _CLOCK = Bound(unit="Hz", low=1e3, high=1e11)
 _QUANTUM = Bound(unit="channels", low=1, high=4096, whole=True)
+STRIDED = ("zero_inserted", "compacted")
 
 
 def _read_chip(reader: Reader, document: Any) -> Chip | None:
@@ -320,9 +336,7 @@ def _read_chip(reader: Reader, document: Any) -> Chip | None:
     section = reader.section(top["mapping"], "mapping", ("channel_quantum", "strided_gradient", "membrane"))
     mapping = LayerMapping(
         channel_quantum=reader.number(section["channel_quantum"], "mapping.channel_quantum", _QUANTUM),
-        strided_gradient=reader.choice(
-            section["strided_gradient"], "mapping.strided_gradient", ("zero_inserted", "compacted")
-        ),
+        strided_gradient=reader.choice(section["strided_gradient"], "mapping.strided_gradient", STRIDED),
         membrane=reader.choice(section["membrane"], "mapping.membrane", ("store", "recompute")),
     )
     if reader.faults:

@@ -9,9 +9,11 @@ Letters: C inputs and K outputs of one group, P output positions, F kernel taps,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, wraps
 from math import ceil
+from typing import Concatenate, ParamSpec
 
 from accel.trainer.chip import Chip, Dataflow, Engine, Memory
 from accel.trainer.workload import InputKind
@@ -19,6 +21,7 @@ from accel.trainer.workload import InputKind
 OPERAND_BITS = 16  # FP16 weights, gradients, partial sums and potentials
 STATE_BITS = 32  # master weights and Adam moments
 SPIKE_BITS = {"binary": 1, "ternary": 2}
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +48,8 @@ class Energy:
         """Arithmetic, and for each tensor class the (register, SRAM) energy of moving it."""
         return cls(
             compute_pj=compute_pj,
-            register_pj=sum(register for register, _ in moved.values()),
-            sram_pj=sum(sram for _, sram in moved.values()),
+            register_pj=sum([register for register, _ in moved.values()]),
+            sram_pj=sum([sram for _, sram in moved.values()]),
             memory_pj_by_tensor={name: register + sram for name, (register, sram) in moved.items()},
         )
 
@@ -74,6 +77,19 @@ class Energy:
             leakage_pj=self.leakage_pj * times,
             memory_pj_by_tensor={name: value * times for name, value in self.memory_pj_by_tensor.items()},
         )
+
+
+def _once(price: Callable[Concatenate[Chip, P], Energy]) -> Callable[Concatenate[Chip, P], Energy]:
+    """A price of one element depends on the chip alone and is worked out once for each chip."""
+
+    @wraps(price)
+    def known(chip: Chip, *args: P.args, **kwargs: P.kwargs) -> Energy:
+        key = (price.__name__, *args)
+        if key not in chip.prices:
+            chip.prices[key] = price(chip, *args, **kwargs)
+        return chip.prices[key]
+
+    return known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +146,7 @@ class ConvLoops:
     def group_outputs(self) -> int:
         return self.out_channels // self.groups
 
-    @property
+    @cached_property
     def weights(self) -> int:
         return self.groups * self.group_inputs * self.group_outputs * self.taps
 
@@ -163,33 +179,19 @@ def forward_energy(
     """
     memories = chip.fp.memories
     return _streamed_energy(
-        loops,
-        chip,
-        chip.fp,
-        reduction=loops.group_inputs,
-        outputs=loops.group_outputs,
-        operand=operand,
-        input_sram=input_sram_pj(memories["input"], memories["output"], operand),
-        tensor=operand.tensor,
-        load_weights=load_weights,
-        active=active,
-    )
+        loops, chip, chip.fp, reduction=loops.group_inputs, outputs=loops.group_outputs, operand=operand,
+        input_sram=input_sram_pj(memories["input"], memories["output"], operand), tensor=operand.tensor,
+        load_weights=load_weights, active=active,
+    )  # fmt: skip
 
 
 def backward_energy(loops: ConvLoops, chip: Chip, *, load_weights: bool = True, active: float = 1.0) -> Energy:
     """Energy of the BP engine for one image and time step, without the neurons: du times W, reduced over outputs."""
     return _streamed_energy(
-        loops,
-        chip,
-        chip.bp,
-        reduction=loops.group_outputs,
-        outputs=loops.group_inputs,
-        operand=REAL,
-        input_sram=chip.bp.memories["input"].read_element_pj(OPERAND_BITS),
-        tensor="du",
-        load_weights=load_weights,
+        loops, chip, chip.bp, reduction=loops.group_outputs, outputs=loops.group_inputs, operand=REAL,
+        input_sram=chip.bp.memories["input"].read_element_pj(OPERAND_BITS), tensor="du", load_weights=load_weights,
         active=active,
-    )
+    )  # fmt: skip
 
 
 def _streamed_energy(
@@ -265,7 +267,13 @@ def input_sram_pj(spikes: Memory, activations: Memory, operand: Operand) -> floa
 
 
 def soma_energy(neurons: int, chip: Chip) -> Energy:
-    """Forward energy of `neurons` spiking neurons for one time step: leak, integrate, fire, surrogate window.
+    """Forward energy of `neurons` spiking neurons for one time step."""
+    return neurons * _soma(chip)
+
+
+@_once
+def _soma(chip: Chip) -> Energy:
+    """One neuron: leak, integrate, fire, surrogate window.
 
     Current and potential are read and written (16 bits), the spike is read and written and the mask written (1 bit);
     every SRAM access goes with two register accesses, here as in all units below.
@@ -276,7 +284,7 @@ def soma_energy(neurons: int, chip: Chip) -> Energy:
     def read_and_write(role: str, bits: int) -> float:
         return memories[role].read_element_pj(bits) + memories[role].write_element_pj(bits)
 
-    return neurons * Energy.of(
+    return Energy.of(
         ops.mux_pj + ops.add_pj + ops.mul_pj + 3 * ops.comp_pj,
         x=(4 * wide, read_and_write("output", OPERAND_BITS)),
         u=(4 * wide, read_and_write("potential", OPERAND_BITS)),
@@ -286,14 +294,20 @@ def soma_energy(neurons: int, chip: Chip) -> Energy:
 
 
 def gradient_unit_energy(neurons: int, chip: Chip) -> Energy:
-    """Backward energy of `neurons` spiking neurons for one time step.
+    """Backward energy of `neurons` spiking neurons for one time step."""
+    return neurons * _gradient_unit(chip)
+
+
+@_once
+def _gradient_unit(chip: Chip) -> Energy:
+    """One neuron, backwards.
 
     The error, the potential and the old du are read and the new du written (16 bits); the authors charge one 1-bit
     read for spike and mask together.
     """
     ops, memories = chip.ops, chip.bp.memories
     wide, narrow, gradient = ops.register_16b_pj, ops.register_1b_pj, memories["gradient"]
-    return neurons * Energy.of(
+    return Energy.of(
         ops.mux_pj + 2 * ops.add_pj + 4 * ops.mul_pj,
         ds=(2 * wide, memories["output"].read_element_pj(OPERAND_BITS)),
         u=(2 * wide, memories["potential"].read_element_pj(OPERAND_BITS)),
@@ -310,19 +324,19 @@ def norm_forward_energy(elements: int, statistics: int, chip: Chip) -> Energy:
     ops = chip.ops
     compute = elements * (3 * ops.add_pj + 3 * ops.mul_pj)
     compute += statistics * (2 * ops.add_pj + 4 * ops.mul_pj + ops.sqrt_pj)
-    return Energy(compute_pj=compute) + elements * _accesses("norm", chip.norm_memory, chip, 2, 1, OPERAND_BITS)
+    return Energy(compute_pj=compute) + elements * _accesses(chip, "norm", 2, 1, OPERAND_BITS)
 
 
 def norm_backward_energy(elements: int, statistics: int, chip: Chip) -> Energy:
     """Gradient of the normalisation and its parameters: values and gradients are read twice, one gradient written."""
     ops = chip.ops
     compute = elements * (7 * ops.add_pj + 3 * ops.mul_pj) + statistics * 22 * ops.mul_pj
-    return Energy(compute_pj=compute) + elements * _accesses("norm", chip.norm_memory, chip, 4, 1, OPERAND_BITS)
+    return Energy(compute_pj=compute) + elements * _accesses(chip, "norm", 4, 1, OPERAND_BITS)
 
 
 def elementwise_energy(elements: int, operands: int, chip: Chip) -> Energy:
     """Our extension: one FP16 multiply for each element, `operands` reads and one write in the normalisation SRAM."""
-    moved = _accesses("activation", chip.norm_memory, chip, operands, 1, OPERAND_BITS)
+    moved = _accesses(chip, "activation", operands, 1, OPERAND_BITS)
     return Energy(compute_pj=elements * chip.ops.mul_pj) + elements * moved
 
 
@@ -331,9 +345,7 @@ def loss_energy(elements: int, chip: Chip, *, backward: bool) -> Energy:
     backward subtracts the target and scales."""
     ops = chip.ops
     compute = ops.add_pj + ops.mul_pj if backward else 3 * ops.add_pj + 2 * ops.mul_pj + ops.comp_pj
-    return Energy(compute_pj=elements * compute) + elements * _accesses(
-        "activation", chip.norm_memory, chip, 1, 1, OPERAND_BITS
-    )
+    return Energy(compute_pj=elements * compute) + elements * _accesses(chip, "activation", 1, 1, OPERAND_BITS)
 
 
 def adam_energy(weights: int, others: int, chip: Chip) -> Energy:
@@ -341,11 +353,14 @@ def adam_energy(weights: int, others: int, chip: Chip) -> Energy:
     operations. Weight, gradient and two moments are read, weight and moments written, 32 bits each."""
     ops = chip.ops
     compute = (weights + 2 * others) * (4 * ops.add_pj + 11 * ops.mul_pj + ops.sqrt_pj)
-    moved = _accesses("optimizer", chip.optimizer_memory, chip, 4, 3, STATE_BITS)
+    moved = _accesses(chip, "optimizer", 4, 3, STATE_BITS)
     return Energy(compute_pj=compute) + (weights + others) * moved
 
 
-def _accesses(tensor: str, memory: Memory, chip: Chip, reads: int, writes: int, bits: int) -> Energy:
+@_once
+def _accesses(chip: Chip, tensor: str, reads: int, writes: int, bits: int) -> Energy:
+    """Moving one element through the shared memory that holds its class."""
+    memory = chip.optimizer_memory if tensor == "optimizer" else chip.norm_memory
     register = {OPERAND_BITS: chip.ops.register_16b_pj, STATE_BITS: chip.ops.register_32b_pj}[bits]
     sram = reads * memory.read_element_pj(bits) + writes * memory.write_element_pj(bits)
     return Energy.of(0.0, **{tensor: (2 * (reads + writes) * register, sram)})

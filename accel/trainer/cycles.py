@@ -123,9 +123,4 @@ def _uniform(rows: int) -> np.ndarray:
 
 def lanes(chip: Chip, engine: str) -> int:
     """Elements that the neuron, norm and elementwise units of an engine take in a cycle."""
-    return arrays(chip)[engine].columns
-
-
-def arrays(chip: Chip) -> dict[str, Engine]:
-    """The engines with a systolic array, by name."""
-    return {"fp": chip.fp, "bp": chip.bp, "wg": chip.wg}
+    return chip.arrays[engine].columns

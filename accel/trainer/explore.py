@@ -55,25 +55,20 @@ def pareto(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def table(points: Sequence[Point]) -> Table:
+def table(points: Sequence[Point], numbered: bool = False) -> Table:
+    """A row for each design; the mapping is named where they differ in it."""
     best = pareto(points)
-    columns = ("design", "front", "time ms", "energy mJ", "TFLOPS/W", "DRAM MB", "NoC MB", "idle", "cores", "mapping")
-    rows = [
-        (
-            p.label,
-            "yes" if p in best else "",
-            _short(p.time_ms),
-            _short(p.energy_mj),
-            f"{p.tflops_per_w_true:.3f}",
-            _short(p.dram_mb),
-            _short(p.noc_mb),
-            f"{100 * p.bubble_share:.0f} %",
-            f"{p.cores_used} of {p.cores}",
-            p.mapping,
-        )
-        for p in points
-    ]
-    return Table(columns=columns, rows=rows)
+    several = len({p.mapping for p in points}) > 1
+    rows: list[tuple[str | int | float, ...]] = []
+    for number, p in enumerate(points, start=1):
+        cells = [
+            p.label, "yes" if p in best else "", _short(p.time_ms), _short(p.energy_mj), f"{p.tflops_per_w_true:.3f}",
+            _short(p.dram_mb), _short(p.noc_mb), f"{100 * p.bubble_share:.0f}\N{NO-BREAK SPACE}%",
+            f"{p.cores_used}/{p.cores}",
+        ]  # fmt: skip
+        rows.append((*([number] if numbered else []), *cells, *([p.mapping] if several else [])))
+    columns = ["design", "front", "ms", "mJ", "TFLOPS/W", "DRAM MB", "NoC MB", "idle", "cores"]
+    return Table(columns=[*(["no."] if numbered else []), *columns, *(["mapping"] if several else [])], rows=rows)
 
 
 def sections(points: Sequence[Point]) -> list[Section]:
@@ -82,38 +77,44 @@ def sections(points: Sequence[Point]) -> list[Section]:
     figure = new_figure(9.4, 5.2)
     axes = figure.subplots()
     front = pareto(points)
-    axes.plot([p.time_ms for p in front], [p.energy_mj for p in front], color=palette[1], linewidth=1.2, zorder=2,
-              label="nothing is both faster and more frugal")  # fmt: skip
-    axes.scatter([p.time_ms for p in points], [p.energy_mj for p in points], color=palette[0], s=36, zorder=3)
-    # Points that nearly coincide share a label, to the right of the first of them.
+    for chosen, colour, label in (
+        ([p for p in points if p not in front], palette[0], "another is faster and no less frugal"),
+        (front, palette[1], "no other is both faster and more frugal"),
+    ):
+        if chosen:
+            times, energies = [p.time_ms for p in chosen], [p.energy_mj for p in chosen]
+            axes.plot(times, energies, "o-" if chosen is front else "o", color=colour, label=label, linewidth=1.2)
+    # Points that nearly coincide share a label.
     wide = max((p.time_ms for p in points), default=1.0) - min((p.time_ms for p in points), default=0.0) or 1.0
     high = max((p.energy_mj for p in points), default=1.0) - min((p.energy_mj for p in points), default=0.0) or 1.0
     placed: list[tuple[float, float, list[str]]] = []
-    for p in points:
+    for number, p in enumerate(points, start=1):
         close = (e for e in placed if abs(e[0] - p.time_ms) < 0.04 * wide and abs(e[1] - p.energy_mj) < 0.05 * high)
         near = next(close, None)
         if near is None:
-            placed.append((p.time_ms, p.energy_mj, [p.label]))
+            placed.append((p.time_ms, p.energy_mj, [str(number)]))
         else:
-            near[2].append(p.label)
+            near[2].append(str(number))
     for time, energy, labels in placed:
-        text = labels[0] if len(labels) == 1 else f"{labels[0]} (+{len(labels) - 1})"
-        axes.annotate(text, (time, energy), xytext=(6, 5), textcoords="offset points", fontsize=8)
-    axes.margins(x=0.18, y=0.12)
+        axes.annotate(", ".join(labels), (time, energy), xytext=(6, 5), textcoords="offset points", fontsize=9)
+    axes.margins(x=0.08, y=0.12)
+    axes.ticklabel_format(useOffset=False)
     axes.set_xlabel("time of a training step (ms)")
     axes.set_ylabel("energy of a training step (mJ)")
-    axes.legend(frameon=False, loc="upper right")
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    mapped = sorted({p.mapping for p in points})
     return [
         Section(
             title="Time against energy",
-            caption="Each point is one design; left and down is better. A line joins the designs that no other one "
-            "beats in both.",
+            caption="Each point is one design, with its number in the table; left and down is better. A line joins the "
+            "designs that no other one beats in both.",
             figure=figure,
         ),
         Section(
             title="All designs",
-            caption=f"One training step of {', '.join(models)} on each design, in the order tried.",
-            table=table(points),
+            caption=f"One training step of {', '.join(models)} on each design, in the order tried"
+            + (f"; mapping: {mapped[0]}." if len(mapped) == 1 else "."),
+            table=table(points, numbered=True),
         ),
     ]
 

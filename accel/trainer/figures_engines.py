@@ -91,7 +91,7 @@ def _layers(rows: Sequence[Epoch]) -> Section:
         style = "-" if index < len(palette) else "--"
         values = [100 * row.layer_spikes[path] for row in rows]
         colour = palette[index % len(palette)]
-        axes.plot([r.epoch for r in rows], values, style, color=colour, label=path, linewidth=1.3)
+        axes.plot([r.epoch for r in rows], values, style, color=colour, label=path, linewidth=1.3, marker="o", ms=3)
     axes.set_xlabel("epoch")
     axes.set_xticks([row.epoch for row in rows][:: max(1, len(rows) // 12)])
     axes.set_ylabel("neurons that fire in a step (%)")
@@ -105,21 +105,24 @@ def _layers(rows: Sequence[Epoch]) -> Section:
 
 
 def _table(rows: Sequence[Epoch]) -> Section:
+    skipped = any(r.skipped_steps for r in rows)
     table: list[Sequence[str | int | float]] = [
         (
             r.epoch, f"{100 * r.torch_accuracy:.2f}", f"{100 * r.engine_accuracy:.2f}",
             *(f"{100 * r.densities[name]:.1f}" for name in OPERANDS[:3]), f"{r.dense_energy_pj / 1e6:.2f}",
-            f"{r.gated_energy_pj / 1e6:.2f}", r.cycles, f"{r.dram_bytes / 1e6:.3f}", r.skipped_steps,
+            f"{r.gated_energy_pj / 1e6:.2f}", r.cycles, f"{r.dram_bytes / 1e6:.3f}",
+            *([r.skipped_steps] if skipped else []),
         )
         for r in rows
     ]  # fmt: skip
     return Section(
         title="Epoch by epoch",
-        caption="Test accuracy in %, share of non-zeros in %, and cost of an average training step. A step whose "
-        "gradient overflowed FP16 is skipped.",
+        caption="Test accuracy in %, share of non-zeros in %, and cost of an average training step. "
+        + ("A step whose gradient overflowed FP16 is skipped." if skipped else "No gradient overflowed FP16."),
         table=Table(
             columns=(
-                "epoch", "PyTorch", "engines", "spikes", "masks", "du", "µJ", "gated", "cycles", "DRAM MB", "skipped",
+                "epoch", "PyTorch", "engines", "spikes", "masks", "du", "µJ", "gated", "cycles", "DRAM MB",
+                *(["skipped"] if skipped else []),
             ),
             rows=table,
         ),

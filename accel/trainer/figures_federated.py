@@ -29,7 +29,8 @@ def _accuracy(result: Mapping[str, Any], rounds: Rows, iid: Rows) -> Section:
         axes.plot([r["round"] for r in missing], points, "x", color=palette[1], ms=9, label="a worker is missing")
     axes.set_xlabel("round")
     axes.set_ylabel("test accuracy (%)")
-    axes.legend(frameon=False, loc="lower right")
+    axes.set_xticks([r["round"] for r in rounds][:: max(1, len(rounds) // 12)])
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     gap = ""
     if "non_iid_gap" in result:
         gap = f" Uneven data cost {100 * result['non_iid_gap']:.1f} points after the last round."
@@ -70,8 +71,8 @@ def _cost(result: Mapping[str, Any], rounds: Rows) -> Section:
     rows = [
         ("one training step of a worker", f"{step_ms:.3g} ms", f"{step_mj:.3g} mJ"),
         ("weights, one way", f"{link_ms:.3g} ms", f"{link_mj:.3g} mJ"),
-        ("all rounds", f"{result['total_time_s']:.3g} s", f"{result['total_energy_j']:.3g} J"),
-        ("… of which computing", "–", f"{sum(r['compute_j'] for r in rounds):.3g} J"),
+        ("all rounds", _seconds(result["total_time_s"]), _joules(result["total_energy_j"])),
+        ("… of which computing", "–", _joules(sum(r["compute_j"] for r in rounds))),
     ]
     return Section(
         title="What it costs",
@@ -80,6 +81,14 @@ def _cost(result: Mapping[str, Any], rounds: Rows) -> Section:
         f"{result['link_pj_per_bit']:g} pJ a bit is assumed.",
         table=Table(columns=("what", "time", "energy"), rows=rows),
     )
+
+
+def _seconds(s: float) -> str:
+    return f"{s:.3g} s" if s >= 1 else f"{1e3 * s:.3g} ms"
+
+
+def _joules(j: float) -> str:
+    return f"{j:.3g} J" if j >= 1 else f"{1e3 * j:.3g} mJ"
 
 
 def _table(rounds: Rows) -> Section:
@@ -92,7 +101,7 @@ def _table(rounds: Rows) -> Section:
             rows=[
                 (
                     r["round"], f"{100 * r['accuracy']:.2f} %", r["answered"], f"{r['bytes'] / 1e6:.3f}",
-                    f"{r['time_s']:.3g} s", f"{r['energy_j']:.3g} J", r["missing"] or "–",
+                    _seconds(r["time_s"]), _joules(r["energy_j"]), r["missing"] or "–",
                 )
                 for r in shown
             ],

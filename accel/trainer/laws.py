@@ -47,8 +47,8 @@ def _bytes(report: SimulationReport) -> Iterator[str]:
         moved = report.total.dram_bytes_by_tensor.get(name, 0)
         if moved < least:
             yield f"{moved} bytes of {name} moved, at least {least} must"
-    if report.network.bytes and not report.network.link_bytes:
-        yield f"{report.network.bytes} bytes were sent over no link"
+    if report.network.bytes > sum(report.network.link_bytes.values()):
+        yield f"{report.network.bytes} bytes were sent, the links carried {sum(report.network.link_bytes.values())}"
 
 
 def _time(report: SimulationReport, makespan: float) -> Iterator[str]:
@@ -58,8 +58,10 @@ def _time(report: SimulationReport, makespan: float) -> Iterator[str]:
         if not isclose(found, makespan, rel_tol=TOLERANCE, abs_tol=1e-3):
             yield f"{time.engine} of core {time.core} accounts for {found} of {makespan} cycles"
     last: dict[tuple[int, str], float] = {}
-    for core, engine, layer, _, start, end, _ in report.timeline:
+    for core, engine, layer, _, start, end, busy in report.timeline:
         key = (core, engine)
+        if busy > (end - start) + 1e-9 * end + 1e-6:
+            yield f"{engine} of core {core} ends {layer} after {end - start} of the {busy} cycles that it takes"
         if start < last.get(key, 0.0) - 1e-6:
             yield f"{engine} of core {core} starts {layer} at {start} before it ends the task before at {last[key]}"
         last[key] = end

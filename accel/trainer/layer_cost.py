@@ -27,7 +27,7 @@ from accel.trainer.cost import (
     weights_stay,
 )
 from accel.trainer.crossbar_cost import crossbar_energy, programming_energy
-from accel.trainer.cycles import active_share, arrays, gradient_cycles, lanes, skipped_shares, stream_cycles
+from accel.trainer.cycles import active_share, gradient_cycles, lanes, skipped_shares, stream_cycles
 from accel.trainer.part import Part, Work
 from accel.trainer.result import EngineName, PhaseCost
 from accel.trainer.traffic import ONCE, bytes_of, reuse
@@ -150,7 +150,7 @@ def _gemm_activation(work: Work) -> list[PhaseCost]:
         macs = work.macs(total)
         if macs == 0:
             continue
-        array, forward = arrays(chip)[engine], engine == "fp"
+        array, forward = chip.arrays[engine], engine == "fp"
         active = active_share(layer, array, 1.0)
         reads = {name: (size, ONCE) for name, size in operands.items()}
         if forward:

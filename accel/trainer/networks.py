@@ -7,6 +7,7 @@ as 1. For a network of your own export it (`accel.export`), which also measures.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from accel.trainer.workload import Layer, Neuron, Workload
@@ -134,3 +135,8 @@ def spikingformer(time_steps: int = 4, batch_size: int = 16, *, depth: int = 8, 
         streams = (*streams[:1], net.conv(f"{path}.mlp.down", (fired,), 4 * width, width, size, kernel=1))
     net.linear("head", (net.fire("last", streams, width, size),), width, 1000)
     return net.workload(f"Spikingformer-{depth}-{width}")
+
+
+PUBLISHED: dict[str, Callable[[int, int], Workload]] = {
+    "s_resnet18": spiking_resnet18, "s_vgg16": spiking_vgg16, "spikingformer_8_768": spikingformer,
+}  # fmt: skip

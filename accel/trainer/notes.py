@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from accel.trainer.chip import Chip
 from accel.trainer.cost import ConvLoops, Operand
-from accel.trainer.cycles import arrays
 from accel.trainer.traffic import too_large
 from accel.trainer.workload import Density, Layer, Workload
 
@@ -52,7 +51,7 @@ def warnings_of(workload: Workload, chip: Chip) -> list[str]:
     """Each with the number of layers it concerns."""
     layers = workload.layers
     gemms = [layer for layer in layers if layer.kind.startswith("gemm")]
-    engines = arrays(chip).values()
+    engines = chip.arrays.values()
     gated = {operand for engine in engines for operand in (*engine.zero_gating, *engine.zero_skipping)}
     skipped = {operand for engine in engines for operand in engine.zero_skipping}
     fields = {"input": "density_input", "du": "density_du", "weight": "density_weight"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 from accel.trainer.chip import Chip
 from accel.trainer.cost import OPERAND_BITS, ConvLoops, Energy, Operand
-from accel.trainer.cycles import arrays
 from accel.trainer.result import EngineName, PhaseCost
 from accel.trainer.traffic import Reads, bytes_of
 from accel.trainer.workload import Layer
@@ -16,8 +16,7 @@ from accel.trainer.workload import Layer
 NOTHING = Energy()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
+class Part(NamedTuple):
     """Channels `low` to `high` out of `channels`, for images `first` to `last` out of `batch`. The channels are those
     of the product that a layer follows; a layer of its own gives a share in proportion.
 
@@ -101,33 +100,37 @@ class Work:
         `reads` gives bytes of a tensor and how often they come, `writes` bytes.
         """
         chip = self.chip
-        compulsory, dram, refill = dict(writes or {}), dict(writes or {}), {}
-        for name, (size, times) in (reads or {}).items():
-            compulsory[name] = compulsory.get(name, 0) + size
-            dram[name] = dram.get(name, 0) + times.loads * size
-            if times.visits > times.loads:
-                refill[name] = (times.visits - times.loads) * size
-        energy = price() if self.part.energy else NOTHING
-        if chip.energy.include_refill and refill and self.part.energy:
-            homes = {"W": chip.optimizer_memory}
-            moved = {n: (0.0, homes.get(n, chip.norm_memory).read_element_pj(8) * size) for n, size in refill.items()}
-            energy = energy + Energy.of(0.0, **moved)
-        if chip.energy.include_dram and self.part.energy:
-            energy = energy + Energy(dram_pj=8 * sum(dram.values()) * chip.dram.energy_pj_per_bit)
-        ports = dict(ports or {})
+        compulsory: dict[str, int] = {**writes} if writes else {}
+        dram, refill = compulsory.copy(), {}
+        if reads:
+            for name, (size, (visits, loads)) in reads.items():
+                compulsory[name] = compulsory.get(name, 0) + size
+                dram[name] = dram.get(name, 0) + loads * size
+                if visits > loads:
+                    refill[name] = (visits - loads) * size
+        energy = NOTHING
+        if self.part.energy:
+            energy = price()
+            if chip.energy.include_refill and refill:
+                homes = {"W": chip.optimizer_memory}
+                moved = {
+                    n: (0.0, homes.get(n, chip.norm_memory).read_element_pj(8) * size) for n, size in refill.items()
+                }
+                energy = energy + Energy.of(0.0, **moved)
+            if chip.energy.include_dram:
+                energy = energy + Energy(dram_pj=8 * sum(dram.values()) * chip.dram.energy_pj_per_bit)
+        ports = ports or {}
+        if ports:
+            cycles = max(cycles, ceil(max(ports.values())))
         return PhaseCost(
-            engine=engine, energy=energy, cycles=max(cycles, ceil(max(ports.values(), default=0))),
-            looped_macs=looped, true_macs=true, dram_bytes_by_tensor=dram, compulsory_bytes_by_tensor=compulsory,
-            refill_bytes_by_tensor=refill, port_cycles=ports,
+            engine=engine, energy=energy, cycles=cycles, looped_macs=looped, true_macs=true,
+            dram_bytes_by_tensor=dram, compulsory_bytes_by_tensor=compulsory, refill_bytes_by_tensor=refill,
+            port_cycles=ports,
         )  # fmt: skip
 
     def array_ports(self, name: str, cycles: int) -> dict[str, float]:
         """A memory that several engines use is busy for as long as one of their arrays runs."""
-        engines = arrays(self.chip)
-        others = {id(m) for other, e in engines.items() if other != name for m in e.memories.values()}
-        own = {id(m) for m in engines[name].memories.values()}
-        names = (key for key, memory in self.chip.memories.items() if id(memory) in own & others)
-        return {key: float(cycles) for key in names}
+        return {key: float(cycles) for key in self.chip.shared_memories[name]}
 
     def norm_port(self, elements: int, accesses: int) -> dict[str, float]:
         memory = self.chip.norm_memory

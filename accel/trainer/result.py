@@ -42,6 +42,10 @@ class PhaseCost:
     noc_pj_by_tensor: Mapping[str, float] = field(default_factory=dict)
     port_cycles: Mapping[str, float] = field(default_factory=dict)
 
+    def lasting(self, cycles: int) -> PhaseCost:
+        """The same cost in another number of cycles."""
+        return self if cycles == self.cycles else dataclasses.replace(self, cycles=cycles)
+
     @property
     def dram_bytes(self) -> int:
         return sum(self.dram_bytes_by_tensor.values())
@@ -305,32 +309,38 @@ class SimulationReport:
         }
 
 
-_MAPS = (
-    "dram_bytes_by_tensor", "compulsory_bytes_by_tensor", "refill_bytes_by_tensor", "noc_bytes_by_tensor",
-    "noc_pj_by_tensor", "port_cycles",
-)  # fmt: skip
-_PARTS = ("compute_pj", "register_pj", "sram_pj", "dram_pj", "noc_pj", "leakage_pj")
-
-
 def sum_phases(engine: str, phases: Sequence[PhaseCost]) -> PhaseCost:
     """The sum of `phases`, labelled `engine`."""
-    maps: dict[str, dict[str, Any]] = {name: {} for name in _MAPS}
+    if len(phases) == 1:
+        return phases[0] if phases[0].engine == engine else dataclasses.replace(phases[0], engine=engine)
     moved: dict[str, float] = {}
+    dram: dict[str, int] = {}
+    compulsory: dict[str, int] = {}
+    refill: dict[str, int] = {}
+    noc: dict[str, int] = {}
+    noc_pj: dict[str, float] = {}
+    ports: dict[str, float] = {}
     for phase in phases:
-        for key, value in phase.energy.memory_pj_by_tensor.items():
-            moved[key] = moved.get(key, 0.0) + value
-        for name, into in maps.items():
-            for key, value in getattr(phase, name).items():
-                into[key] = into.get(key, 0) + value
-    parts = {name: sum(getattr(phase.energy, name) for phase in phases) for name in _PARTS}
+        for into, found in (
+            (moved, phase.energy.memory_pj_by_tensor), (dram, phase.dram_bytes_by_tensor),
+            (compulsory, phase.compulsory_bytes_by_tensor), (refill, phase.refill_bytes_by_tensor),
+            (noc, phase.noc_bytes_by_tensor), (noc_pj, phase.noc_pj_by_tensor), (ports, phase.port_cycles),
+        ):  # fmt: skip
+            for key, value in found.items():
+                into[key] = into[key] + value if key in into else value  # type: ignore[assignment]
+    energies = [phase.energy for phase in phases]
+    energy = Energy(
+        compute_pj=sum([e.compute_pj for e in energies]), register_pj=sum([e.register_pj for e in energies]),
+        sram_pj=sum([e.sram_pj for e in energies]), dram_pj=sum([e.dram_pj for e in energies]),
+        noc_pj=sum([e.noc_pj for e in energies]), leakage_pj=sum([e.leakage_pj for e in energies]),
+        memory_pj_by_tensor=moved,
+    )  # fmt: skip
     return PhaseCost(
-        engine=engine,
-        energy=Energy(**parts, memory_pj_by_tensor=moved),
-        cycles=sum(phase.cycles for phase in phases),
-        looped_macs=sum(phase.looped_macs for phase in phases),
-        true_macs=sum(phase.true_macs for phase in phases),
-        **maps,
-    )
+        engine=engine, energy=energy, cycles=sum([phase.cycles for phase in phases]),
+        looped_macs=sum([phase.looped_macs for phase in phases]), true_macs=sum([phase.true_macs for phase in phases]),
+        dram_bytes_by_tensor=dram, compulsory_bytes_by_tensor=compulsory, refill_bytes_by_tensor=refill,
+        noc_bytes_by_tensor=noc, noc_pj_by_tensor=noc_pj, port_cycles=ports,
+    )  # fmt: skip
 
 
 def _table_row(name: str, phases: Sequence[PhaseCost]) -> tuple[str | int | float, ...]:

@@ -18,11 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from accel.trainer.noc import Network, Transfer, chain, route
+from accel.trainer.noc import Network, Transfer, chain
 from accel.trainer.partition import Fragment
 
 QUEUES = ("fp", "bp", "wg", "optimizer")
 FP, BP, WG, UPDATE = range(4)
+
+
+Shares = tuple[tuple[str, float], ...]  # port -> share of its time that a task at full speed needs
 
 
 class Duty(NamedTuple):
@@ -54,7 +57,7 @@ class Span(NamedTuple):
     busy_cycles: float
 
 
-@dataclass
+@dataclass(slots=True)
 class _Run:
     """A task that is running: `left` full-speed cycles at time `since`, slowed down by `slow`."""
 
@@ -62,7 +65,7 @@ class _Run:
     start: float
     left: float
     since: float
-    shares: tuple[tuple[str, float], ...]
+    shares: Shares
     busy: float
     slow: float = 1.0
     version: int = 0
@@ -79,25 +82,29 @@ class Schedule:
     network: Network
     dram_bytes_per_cycle: float  # of one core
     update: bool = True
+    first_core: int = 0  # of the chip: where core 0 of this copy lies
     spans: list[Span] = field(default_factory=list)
 
     def run(self) -> float:
         """The makespan in cycles."""
         self._prepare()
+        waited = self.network.waited_cycles
         for stage, waits in enumerate(self.fp_wait):
             for m in range(self.micro_batches):
                 if waits[m] == 0:
                     self._ready(FP, stage, m, 0.0)
-        while self.heap:
-            now, _, kind, payload = heapq.heappop(self.heap)
+        heap, active, pop = self.heap, self.active, heapq.heappop
+        while heap:
+            now, _, kind, payload = pop(heap)
             if kind == 0:
                 core, engine, version = payload
-                running = self.active[core].get(engine)
+                running = active[core].get(engine)
                 if running is not None and running.version == version:
                     self._end(core, engine, running, now)
             else:
                 engine, stage, m = payload
                 self._arrive(engine, stage, m, now)
+        self.waited_cycles = self.network.waited_cycles - waited  # of all transfers
         return max((span.end_cycle for span in self.spans), default=0.0)
 
     def _prepare(self) -> None:
@@ -140,7 +147,9 @@ class Schedule:
         self.fp_wait = [[n] * micros for n in fp_wait]
         self.bp_wait = [[n] * micros for n in bp_wait]
         self.routes: dict[tuple[int, int, bool], Transfer] = {}
-        self.lengths: dict[int, tuple[float, tuple[tuple[str, float], ...]]] = {}  # id of a duty -> cycles, shares
+        # id of a duty -> cycles that it takes alone, those it is busy, and its shares of ports
+        self.lengths: dict[int, tuple[float, float, Shares]] = {}
+        self.paces: dict[tuple[int, ...], tuple[float, ...]] = {}  # of tasks that run together, by their shares
 
     def _push(self, time: float, kind: int, payload: tuple[int, ...]) -> None:
         self.order += 1
@@ -149,13 +158,14 @@ class Schedule:
     def _ready(self, engine: int, stage: int, m: int, now: float) -> None:
         for f in self.of_stage[stage]:
             self.is_ready[f][engine][m] = True
-            self._start_next(self.fragments[f].core, engine, now)
+            core = self.fragments[f].core
+            if engine not in self.active[core]:
+                self._start_next(core, engine, now)
 
     def _start_next(self, core: int, engine: int, now: float) -> None:
-        if engine in self.active[core]:
-            return
+        """Start the next task of an engine that has none, if it may begin."""
         queue, index = self.queues[core][engine], self.next[core][engine]
-        if index >= len(queue):
+        if index == len(queue):
             return
         f, m = queue[index]
         if not self.is_ready[f][engine][m]:
@@ -164,32 +174,32 @@ class Schedule:
         duty = self.duties[f][engine][m]
         known = self.lengths.get(id(duty))
         if known is None:
-            dram = duty.dram_bytes / self.dram_bytes_per_cycle
-            length = max(float(duty.cycles), dram)
-            shares: tuple[tuple[str, float], ...] = ()
-            if length > 0:
-                shares = (*((port, cycles / length) for port, cycles in duty.ports), ("dram", dram / length))
-            known = self.lengths[id(duty)] = (length, shares)
-        run = _Run((f, engine, m), now, known[0], now, known[1], float(duty.cycles))
-        self.active[core][engine] = run
-        self._share_ports(core, now)
+            known = self.lengths[id(duty)] = self._needs(duty)
+        length, busy, shares = known
+        run = _Run((f, engine, m), now, length, now, shares, busy)
+        running = self.active[core]
+        running[engine] = run
+        if len(running) > 1:
+            self._share_ports(core, now)
         if run.version == 0:
             self._due(core, engine, run, now)
+
+    def _needs(self, duty: Duty) -> tuple[float, float, Shares]:
+        """Cycles that a task takes alone, those it is busy, and its share of each port that it uses meanwhile; alone,
+        it never needs more of a port than there is."""
+        dram = duty.dram_bytes / self.dram_bytes_per_cycle
+        length = max(float(duty.cycles), dram)
+        used = [(port, cycles / length) for port, cycles in (*duty.ports, ("dram", dram)) if cycles > 0]
+        return length, float(duty.cycles), tuple(used)
 
     def _share_ports(self, core: int, now: float) -> None:
         """Set the pace of every task that runs on a core."""
         running = self.active[core]
-        if len(running) == 1:
-            (run,) = running.values()
-            if run.slow == 1.0:
-                return  # alone, and no task needs more of a port than there is
-        asked: dict[str, float] = {}
-        for run in running.values():
-            for port, share in run.shares:
-                asked[port] = asked.get(port, 0.0) + share
-        for engine, run in running.items():
-            slow = max((asked[port] for port, share in run.shares if share > 0), default=1.0)
-            slow = max(1.0, slow)
+        key = tuple([id(run.shares) for run in running.values()])  # of tuples that `lengths` keeps
+        paces = self.paces.get(key)
+        if paces is None:
+            paces = self.paces[key] = _paces([run.shares for run in running.values()])
+        for (engine, run), slow in zip(running.items(), paces, strict=True):
             if slow != run.slow:
                 run.left -= (now - run.since) / run.slow
                 run.since, run.slow = now, slow
@@ -197,15 +207,17 @@ class Schedule:
 
     def _due(self, core: int, engine: int, run: _Run, now: float) -> None:
         """Foresee the end of a task; what was foreseen before is void, since no two forecasts share a number."""
-        run.version = self.order + 1
-        self._push(now + max(0.0, run.left) * run.slow, 0, (core, engine, run.version))
+        run.version = self.order = self.order + 1
+        left = run.left if run.left > 0.0 else 0.0
+        heapq.heappush(self.heap, (now + left * run.slow, self.order, 0, (core, engine, run.version)))
 
     def _end(self, core: int, engine: int, run: _Run, now: float) -> None:
-        del self.active[core][engine]
+        running = self.active[core]
+        del running[engine]
         f, _, m = run.task
         if now > run.start:
             self.spans.append(Span(core, engine, f, m, run.start, now, run.busy))
-        if self.active[core]:
+        if len(running) > 1 or any(other.slow != 1.0 for other in running.values()):
             self._share_ports(core, now)
         stage = self.fragments[f].stage
         if engine == FP:
@@ -220,13 +232,16 @@ class Schedule:
             for e, source in self.in_edges[stage]:
                 self._send(e, f, False, (BP, source, m), now)
             self.is_ready[f][WG][m] = True
-            self._start_next(core, WG, now)
+            if WG not in running:
+                self._start_next(core, WG, now)
         elif engine == WG:
             self.wg_left[f] -= 1
             if self.wg_left[f] == 0 and self.update:
                 self.is_ready[f][UPDATE][0] = True
-                self._start_next(core, UPDATE, now)
-        self._start_next(core, engine, now)
+                if UPDATE not in running:
+                    self._start_next(core, UPDATE, now)
+        if engine not in running:
+            self._start_next(core, engine, now)
 
     def _arrive(self, engine: int, stage: int, m: int, now: float) -> None:
         wait = self.fp_wait if engine == FP else self.bp_wait
@@ -235,18 +250,21 @@ class Schedule:
             self._ready(engine, stage, m, now)
 
     def _send(self, e: int, f: int, forward: bool, arrival: tuple[int, int, int], now: float) -> None:
-        key = (e, f, forward)
-        if key not in self.routes:
-            self.routes[key] = self.network.transfer(*self._route(e, f, forward))
-        message = self.routes[key]
+        message = self.routes.get((e, f, forward))
+        if message is None:
+            route = self.route(e, f, forward, self.first_core)
+            message = self.routes[e, f, forward] = self.network.transfer(*route)
         if message.links and message.size_bytes:
             self._push(self.network.send(message, now), 1, arrival)
         else:
             self._arrive(*arrival, now)
 
-    def _route(self, e: int, f: int, forward: bool) -> tuple[list[tuple[int, int]], int]:
-        """Forward, the fragment's outputs pass along all cores that need them. Backward, partial gradients are added
-        along the chain of the target's cores, and the first of these passes the sum to the source's cores."""
+    def route(self, e: int, f: int, forward: bool, first_core: int) -> tuple[list[tuple[int, int]], int]:
+        """Links and bytes of a transfer in a copy that begins at `first_core`.
+
+        Forward, the fragment's outputs pass along all cores that need them. Backward, partial gradients are added
+        along the chain of the target's cores, and the first of these passes the sum to the source's cores.
+        """
         edge, columns = self.edges[e], self.network.columns
         core, fragment = self.fragments[f].core, self.fragments[f]
         if forward:
@@ -257,10 +275,20 @@ class Schedule:
             size = edge.backward_bytes
             before = [self.fragments[g].core for g in self.of_stage[edge.target] if g < f]
             if before:
-                return route(core, before[-1], columns), size
+                return chain([first_core + core, first_core + before[-1]], columns), size
             others = sorted({self.fragments[g].core for g in self.of_stage[edge.source]} - {core})
         above, below = [c for c in others if c > core], [c for c in others if c < core][::-1]
-        return chain([core, *above], columns) + chain([core, *below], columns), size
+        ways = ([first_core + c for c in (core, *way)] for way in (above, below))
+        return [link for way in ways for link in chain(way, columns)], size
+
+
+def _paces(together: Sequence[Shares]) -> tuple[float, ...]:
+    """How many times slower each of the tasks runs that share the ports of a core."""
+    asked: dict[str, float] = {}
+    for shares in together:
+        for port, share in shares:
+            asked[port] = asked.get(port, 0.0) + share
+    return tuple(max([1.0, *(asked[port] for port, _ in shares)]) for shares in together)
 
 
 def engine_times(spans: Sequence[Span], cores: int, makespan: float) -> list[list[tuple[float, float, float]]]:

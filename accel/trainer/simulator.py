@@ -12,8 +12,9 @@ What is assumed, since the public text leaves it open:
 - DRAM bytes follow `traffic`. An input is read once for all cores that share it, and reaches them over the network.
   Neurons, norms and elementwise operations are fused with what produces their input. The optimizer streams 32-bit
   weights and moments and 16-bit gradients.
-- Copies of the network sum their gradients on a ring (reduce-scatter), update a share of the weights each, and pass the
-  result on (all-gather).
+- Copies of the network work side by side, each on cores and links of its own; those with as many images are alike.
+  They sum their gradients on a ring (reduce-scatter), update a share of the weights each, and pass the result on
+  (all-gather).
 - Layers before the first one with parameters pass no gradient on, and that one needs no BP if it is a matrix product.
 - A recomputed membrane repeats the forward pass of its layers on the FP engine.
 """
@@ -27,7 +28,6 @@ from math import ceil
 from accel.trainer.assembly import Plan, Pricer, edges_of, with_loss
 from accel.trainer.chip import Chip
 from accel.trainer.cost import Energy
-from accel.trainer.cycles import arrays
 from accel.trainer.laws import broken_laws
 from accel.trainer.layer_cost import Part
 from accel.trainer.noc import Network, ring_steps, route, transfer_pj
@@ -166,11 +166,13 @@ class Simulation:
                 edges, self.edge_names = edges_of(
                     self.stages, self.plan, self.workload.batch_size, -(-size // len(micros))
                 )
+                self.network.free.clear()  # the links of other copies are others
                 schedule = Schedule(
                     self.fragments, duties, edges, len(micros), self.network, rate, update=alone,
+                    first_core=copy * self.cores_per_copy,
                 )  # fmt: skip
                 runs[size] = (schedule.spans, schedule.run(), duties)
-                self._network_cost(schedule, sum(b - a == size for a, b in self.images))
+                self._network_cost(schedule, [c for c, (a, b) in enumerate(self.images) if b - a == size])
             found, finish, _ = runs[size]
             offset = copy * self.cores_per_copy
             spans += [span._replace(core=span.core + offset) for span in found] if offset else found
@@ -182,16 +184,25 @@ class Simulation:
         part = self._part(stage, fragment.low, fragment.high, 0, 0, copy, self.at_home[fragment.core])
         return self.pricer.fragment_duties(self.numbers[fragment.stage], micros, part)
 
-    def _network_cost(self, schedule: Schedule, copies: int) -> None:
-        """Book the transfers of a copy under the layer whose output or gradient they carry."""
+    def _network_cost(self, schedule: Schedule, copies: Sequence[int]) -> None:
+        """Book the transfers of `copies` under the layer whose output or gradient they carry. The first of them is the
+        one that ran; the others send the same over links of their own."""
         index = {layer.path: i for i, layer in enumerate(self.workload.layers)}
-        for (edge, _, forward), (links, size, *_) in schedule.routes.items():
+        times = schedule.micro_batches
+        for (edge, fragment, forward), (links, size, _, _, blocked) in schedule.routes.items():
             if not links or not size:
                 continue
             layer = index[self.edge_names[edge]]
-            times = schedule.micro_batches * copies
             tensor = ("s" if self.workload.layers[layer].kind == "neuron" else "activation") if forward else "du"
-            self._book(layer, "fp" if forward else "bp", tensor, [(links, size, times)])
+            sent: list[tuple[Sequence[tuple[int, int]], int, int]] = [(links, size, times)]
+            for copy in copies[1:]:
+                others, _ = schedule.route(edge, fragment, forward, copy * self.cores_per_copy)
+                sent.append((others, size, times))
+                self.network.blocked_flits += times * blocked
+                for link in others:
+                    self.network.carried[link] = self.network.carried.get(link, 0) + times * size
+            self._book(layer, "fp" if forward else "bp", tensor, sent)
+        self.network.waited_cycles += (len(copies) - 1) * schedule.waited_cycles
 
     def _book(
         self, layer: int, engine: EngineName, tensor: str, sent: Sequence[tuple[Sequence[tuple[int, int]], int, int]]
@@ -272,15 +283,18 @@ class Simulation:
                 stage = self.stages[fragment.stage]
                 home = self.at_home[fragment.core]
                 part = self._part(stage, fragment.low, fragment.high, first, last, copy, home)
-                priced = replace(part, energy=True)
-                pieces = [(replace(part, first=a, last=b), times) for a, b, times in alike]
+                priced = part._replace(energy=True)
+                pieces = [(part._replace(first=a, last=b), times) for a, b, times in alike]
                 for number in self.numbers[fragment.stage]:
                     whole = self.pricer.phases(number, priced)
-                    cut = [(p, n) for piece, n in pieces for p in self.pricer.phases(number, piece)]
+                    cycles: dict[str, int] = {}
+                    if len(micros) > 1:
+                        for piece, times in pieces:
+                            for p in self.pricer.phases(number, piece):
+                                cycles[p.engine] = cycles.get(p.engine, 0) + times * p.cycles
                     for phase in whole:
                         if phase.engine != "optimizer" and len(micros) > 1:
-                            cycles = sum(n * p.cycles for p, n in cut if p.engine == phase.engine)
-                            phase = replace(phase, cycles=cycles)
+                            phase = phase.lasting(cycles.get(phase.engine, 0))
                         self.phases[number].setdefault(phase.engine, []).append(phase)
 
     def energy_pj(self, chip: Chip) -> float:
@@ -290,9 +304,7 @@ class Simulation:
             for fragment in self.fragments:
                 stage = self.stages[fragment.stage]
                 home = self.at_home[fragment.core]
-                part = replace(
-                    self._part(stage, fragment.low, fragment.high, first, last, copy, home), energy=True
-                )  # fmt: skip
+                part = self._part(stage, fragment.low, fragment.high, first, last, copy, home)._replace(energy=True)
                 for number in self.numbers[fragment.stage]:
                     layer = self.workload.layers[number]
                     for phase in pricer.phases(number, part):
@@ -330,7 +342,7 @@ class Simulation:
         report = SimulationReport(
             model_name=workload.model_name, chip_name=chip.name, time_steps=workload.time_steps,
             batch_size=workload.batch_size, clock_hz=chip.clock_hz,
-            array_lanes={name: engine.rows * engine.columns for name, engine in arrays(chip).items()},
+            array_lanes={name: engine.rows * engine.columns for name, engine in chip.arrays.items()},
             include_dram_energy=chip.energy.include_dram, include_noc_energy=chip.energy.include_noc,
             mapping_name=self.mapping.name, replicas=self.mapping.replicas, micro_batches=len(self.micros),
             cores=chip.cores.count, cores_used=self.cores_per_copy * self.mapping.replicas,

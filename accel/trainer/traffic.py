@@ -17,15 +17,14 @@ when all are large.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 from accel.trainer.chip import Chip, Engine
 from accel.trainer.cost import OPERAND_BITS, ConvLoops
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reads:
+class Reads(NamedTuple):
     """How often an operand enters the engine's SRAM (`visits`), and how often it then comes from DRAM (`loads`)."""
 
     visits: int
@@ -35,8 +34,7 @@ class Reads:
 ONCE = Reads(visits=1, loads=1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reuse:
+class Reuse(NamedTuple):
     streamed: Reads
     stationary: Reads
 
@@ -66,29 +64,26 @@ def reuse(
         return Reuse(streamed=ONCE, stationary=ONCE)  # chunks outside: nothing is loaded twice
     tile_fits = OPERAND_BITS * reduction * columns * loops.taps <= weight_sram
 
-    def option(chunk: int, tiles_outside: bool) -> Reuse:
-        chunks = ceil(rows / chunk)
-        if tiles_outside:
-            weights = 1 if tile_fits else chunks
-            inputs = 1 if input_bits <= input_sram else tiles
-            at_home = input_bits <= home
-        else:
-            weights = 1 if weight_bits <= weight_sram else chunks
-            inputs = 1 if chunk <= held else tiles
-            at_home = chunk * row_bits <= home
-        return Reuse(
-            streamed=Reads(visits=inputs, loads=1 if at_home else inputs),
-            stationary=Reads(visits=weights, loads=1 if weights_at_home else weights),
-        )
-
-    chunks = {min(largest, rows), min(largest, held, rows), min(largest, rows, max(1, home // row_bits))}
-    options = [option(chunk, outside) for chunk in sorted(chunks) for outside in (True, False)]
-
-    def cost(which: Reuse) -> tuple[int, int]:
-        dram = which.streamed.loads * input_bits + which.stationary.loads * weight_bits
-        return dram, which.streamed.visits * input_bits + which.stationary.visits * weight_bits
-
-    return min(options, key=cost)
+    best: tuple[int, int] | None = None  # bytes from DRAM, then bytes into the SRAMs
+    chosen = Reuse(ONCE, ONCE)
+    for chunk in sorted({min(largest, rows), min(largest, held, rows), min(largest, rows, max(1, home // row_bits))}):
+        chunks = -(-rows // chunk)
+        for tiles_outside in (True, False):
+            if tiles_outside:
+                weights = 1 if tile_fits else chunks
+                inputs = 1 if input_bits <= input_sram else tiles
+                at_home = input_bits <= home
+            else:
+                weights = 1 if weight_bits <= weight_sram else chunks
+                inputs = 1 if chunk <= held else tiles
+                at_home = chunk * row_bits <= home
+            input_loads, weight_loads = 1 if at_home else inputs, 1 if weights_at_home else weights
+            cost = (
+                input_loads * input_bits + weight_loads * weight_bits, inputs * input_bits + weights * weight_bits,
+            )  # fmt: skip
+            if best is None or cost < best:
+                best, chosen = cost, Reuse(Reads(inputs, input_loads), Reads(weights, weight_loads))
+    return chosen
 
 
 def too_large(loops: ConvLoops, chip: Chip, input_bits: int) -> Iterable[str]:

@@ -44,7 +44,8 @@ class ChipConfig:
     @property
     def label(self) -> str:
         """The name with what was changed, such as `neuromc cores=8`."""
-        changed = [f"{f.name}={v}" for f in fields(self)[1:] if (v := getattr(self, f.name)) is not None]
+        given = [(f.name, getattr(self, f.name)) for f in fields(self)[1:]]
+        changed = [f"{name}={v:g}" if isinstance(v, float) else f"{name}={v}" for name, v in given if v is not None]
         return " ".join([Path(self.name).stem, *changed])
 
 

@@ -33,9 +33,9 @@ def test_a_released_checkpoint_becomes_a_run(released: Path, tmp_path: Path, cap
     with pytest.raises(ValueError, match="matches no published variant"):
         convert.run(ConvertConfig(checkpoint=str(released), out=str(out)))
     with pytest.raises(ValueError, match="add heads=N"):
-        convert.run(ConvertConfig(checkpoint=str(released), out=str(out), model="spikingformer"))
+        convert.run(ConvertConfig(checkpoint=str(released), out=str(out), network="spikingformer"))
     assert not out.exists()
-    convert.run(ConvertConfig(checkpoint=str(released), out=str(out), model="spikingformer", heads=1))
+    convert.run(ConvertConfig(checkpoint=str(released), out=str(out), network="spikingformer", heads=1))
     assert "2 of layer norms that nothing uses dropped" in capsys.readouterr().out
     trained, (model, x) = load_model(out / "model"), small("spikingformer_cifar")
     assert torch.equal(trained.model(x), model(x))
@@ -47,7 +47,7 @@ def test_a_released_checkpoint_becomes_a_run(released: Path, tmp_path: Path, cap
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match="give a new folder"):
         convert.run(
-            ConvertConfig(checkpoint=str(released), out=str(tmp_path / "other"), model="spikingformer", heads=1)
+            ConvertConfig(checkpoint=str(released), out=str(tmp_path / "other"), network="spikingformer", heads=1)
         )
 
 

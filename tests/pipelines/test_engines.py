@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from accel.trainer.workload import Workload
+from pipelines import cli
 from pipelines import engines as verb
-from pipelines.engines import gated
+from pipelines.engines import gated, learning_rates
 from pipelines.schema import EnginesConfig
 from pipelines.simulate import load_chip
 from pipelines.small_tasks import small_task
 from tests.conftest import data_folder
 
-BASE = EnginesConfig(task="digits", model="mlp", epochs=2, batch_size=64, limit=400)
+BASE = EnginesConfig(task="digits", network="mlp", epochs=2, batch_size=64, limit=400)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,22 @@ def test_in_single_precision_the_engines_repeat_pytorch(tmp_path: Path) -> None:
     verb.run(replace(BASE, precision="fp32", epochs=1, out=str(tmp_path / "run")))
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert abs(result["difference_points"]) <= 0.6  # two of 359 test samples
+
+
+def test_a_sweep_over_seeds_ends_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["task=digits", "model=mlp", "limit=96", "epochs=1", "anneal=true", f"out={tmp_path}"]
+    cli.main(["engines", "-m", "seed=0,1", *arguments])
+    (row,) = json.loads((tmp_path / "seeds.json").read_text())
+    assert row["seeds"] == [0, 1] and row["model"] == "mlp" and row["anneal"] is True
+    found = [json.loads(f.read_text())["difference_points"] for f in tmp_path.glob("*/result.json")]
+    assert row["difference_points"] == pytest.approx(sum(found) / 2)
+    assert "mean ± sd of 2 seeds" in capsys.readouterr().out
+
+
+def test_the_learning_rate_falls_along_half_a_cosine() -> None:
+    falling = list(learning_rates(replace(BASE, lr=0.1, anneal=True), 4))
+    assert falling == pytest.approx([0.1, 0.0853553, 0.05, 0.0146447], rel=1e-5)
+    assert list(learning_rates(replace(BASE, lr=0.1), 3)) == [0.1, 0.1, 0.1]
 
 
 def test_gating_switches_every_operand_on_or_off() -> None:
@@ -86,5 +103,5 @@ def test_bad_requests_name_the_fix(tmp_path: Path) -> None:
         small_task("mnist", root=str(tmp_path))
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03")
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01")
-    with pytest.raises(ValueError, match="not a whole idx file"):
+    with pytest.raises(ValueError, match="bytes for"):
         small_task("mnist", root=str(tmp_path))

@@ -16,7 +16,9 @@ from pipelines.schema import FederateConfig
 from pipelines.small_tasks import SmallTask, small_task
 
 ITERATION = Iteration(time_s=0.01, energy_j=0.001)
-BASE = FederateConfig(task="digits", model="mlp", workers=5, rounds=1, lr=0.1, optimizer="sgd", compare_iid=False)
+BASE = FederateConfig(
+    task="digits", network="mlp", workers=5, rounds=1, lr=0.1, local_optimizer="sgd", compare_iid=False
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def test_one_full_batch_step_of_five_workers_is_one_central_step(task: SmallTask
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_one_worker_is_plain_training(task: SmallTask, optimizer: str) -> None:
-    config = replace(BASE, workers=1, rounds=3, local_epochs=2, batch_size=50, optimizer=optimizer, lr=0.01)
+    config = replace(BASE, workers=1, rounds=3, local_epochs=2, batch_size=50, local_optimizer=optimizer, lr=0.01)
     _, workers, found = federate(config, task, ITERATION, say=False)
     model = task.build(0)
     learner = make_optimizer(model, config)

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from accel.trainer.explore import Point, pareto
+from accel.trainer.simulator import simulate
 from accel.trainer.trace import trace
 from accel.trainer.variant import ChipConfig, mesh_of
 from pipelines import cli
 from pipelines.chips import load_chip, names, presets
+from pipelines.simulate import energy_text, objective
 from tests.accel.trainer.networks import NEUROMC, small_network
 
 QUICK = ["what_if=false", "uncertainty=false", "gpu=null"]
@@ -63,6 +65,15 @@ def test_a_chip_file_is_read_like_a_preset(workload: str, tmp_path: Path) -> Non
     assert (tmp_path / "a/report.json").read_bytes() == (tmp_path / "b/report.json").read_bytes()
 
 
+def test_a_published_network_needs_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["simulate", "network=s_vgg16", "time_steps=1", "batch_size=2", f"out={tmp_path / 'sim'}", *QUICK])
+    report = json.loads((tmp_path / "sim" / "report.json").read_text())
+    assert (report["model_name"], report["batch_size"], report["time_steps"]) == ("S-VGG16", 2, 1)
+    with pytest.raises(SystemExit):
+        cli.main(["simulate", "network=lenet", *QUICK])
+    assert "network=lenet is unknown; use one of s_resnet18, s_vgg16, spikingformer_8_768" in capsys.readouterr().err
+
+
 def test_keys_of_a_chip_change_it() -> None:
     chip = load_chip(ChipConfig(name="cacti28", cores=8, sram_kb=1024, sparsity="skipping", clock_mhz=100))
     assert (chip.cores.count, chip.cores.mesh_rows, chip.cores.mesh_columns, chip.clock_hz) == (8, 2, 4, 1e8)
@@ -84,6 +95,7 @@ def test_keys_of_a_chip_change_it() -> None:
         (["mapping.style=magic"], ["mapping.style", "'magic'", "balanced"]),
         (["mapping.replicas=99"], ["99 copies"]),
         (["what=dance"], ["what=dance", "conformance"]),
+        (["network=s_resnet18"], ["one workload is needed", "workload=RUN"]),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -103,10 +115,34 @@ def test_a_sweep_ends_in_one_table(workload: str, tmp_path: Path, capsys: pytest
     assert [row["label"] for row in rows] == [
         "neuromc cores=2", "neuromc cores=4", "edge4 cores=2", "edge4 cores=4",
     ]  # fmt: skip
-    assert "<svg" in (folder / "sweep.html").read_text()
+    page = (folder / "sweep.html").read_text()
+    assert "<svg" in page and "mapping: pipeline" in page and "<th" in page
     assert len((folder / "sweep.csv").read_text().splitlines()) == 5
     assert (folder / "000_neuromc_cores=2" / "report.html").exists()
-    assert "energy mJ" in capsys.readouterr().out
+    assert "TFLOPS/W" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_sweep_in_several_processes_ends_in_one_table(workload: str, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    cli.main(["simulate", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", workload, "chip.cores=2,4", *QUICK])
+    rows = json.loads((tmp_path / "run" / "sim" / "sweep.json").read_text())
+    assert [row["label"] for row in rows] == ["neuromc cores=2", "neuromc cores=4"]
+
+
+def test_a_sweeper_gets_the_objective_to_make_small() -> None:
+    report = simulate(small_network(), load_chip("edge4"))
+    time, energy, both = (objective(report, name) for name in ("time", "energy", "energy-delay"))
+    assert time == report.time_per_iteration_ms and both == pytest.approx(time * energy)
+    with pytest.raises(ValueError, match="time, energy, energy-delay"):
+        objective(report, "beauty")
+
+
+def test_a_missing_plugin_of_hydra_is_one_line(workload: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["simulate", "-m", workload, "hydra/sweeper=ax", "chip.cores=2,4", *QUICK])
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "pip install hydra-ax-sweeper" in said
 
 
 def test_the_front_has_what_nothing_beats() -> None:
@@ -132,3 +168,9 @@ def test_conformance_prints_its_table(tmp_path: Path, capsys: pytest.CaptureFixt
     assert all(row["passed"] for row in json.loads((tmp_path / "table.json").read_text()))
     with pytest.raises(SystemExit):  # another chip has other prices
         cli.main(["simulate", "conformance", "chip=cacti28", f"oracle={tmp_path / 'oracle'}"])
+
+
+def test_energies_are_told_in_the_unit_that_suits() -> None:
+    assert [energy_text(pj) for pj in (9.13e11, 5.7e10, 2.5e6, 12e3, 7.0)] == [
+        "913 mJ", "57 mJ", "2.5 µJ", "12 nJ", "7 pJ",
+    ]  # fmt: skip

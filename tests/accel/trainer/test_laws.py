@@ -1,6 +1,7 @@
 """What holds for every chip, network and mapping: conservation, limits of sparsity, capacity, and time."""
 
 from dataclasses import replace
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -243,6 +244,26 @@ def test_copies_sum_their_gradients_on_a_ring() -> None:
 
 
 def test_cost_grows_with_layers_and_cores_and_1024_cores_work() -> None:
-    big: Chip = chip(cores__count__value=1024, cores__mesh__value=[32, 32])
-    report = simulate(resnet18(2, 4), big)
-    assert 20 < report.cores_used <= 1024
+    """A piece is what a core does of a product; the time for one is the same on 20 cores and on 1,024."""
+    network, each = resnet18(2, 4), []
+    for rows, columns in ((4, 5), (32, 32)):
+        grown: Chip = chip(cores__count__value=rows * columns, cores__mesh__value=[rows, columns])
+        times_s = []
+        for _ in range(2):
+            start = process_time()
+            report = simulate(network, grown)
+            times_s.append(process_time() - start)
+        each.append(min(times_s) / len(report.partition))
+    assert 20 < report.cores_used <= 1024 and len(report.partition) > 200
+    assert each[1] < 4 * each[0]
+
+
+def test_copies_of_uneven_shares_do_not_wait_for_each_other() -> None:
+    """Two images and one: each copy has links of its own, and the larger share is what takes long."""
+    net = network([32, 64, 64], 6, 3)
+    small = {"cores__count__value": 6, "cores__mesh__value": [2, 3]}
+    both = simulate(net, chip(**small), Mapping(replicas=2, micro_batches=1))
+    assert {int(link.split(">")[0]) // 3 for link in both.network.link_bytes} == {0, 1}
+    halves = [span for span in both.timeline if span[1] != "optimizer"]
+    ends = [max(span[5] for span in halves if (span[0] >= both.cores_used // 2) == second) for second in (False, True)]
+    assert ends[0] < ends[1]

@@ -306,7 +306,7 @@ def test_a_resnet18_iteration_is_quick_and_plausible() -> None:
         start = time.process_time()
         report = simulate(network, CHIP)
         times_s.append(time.process_time() - start)
-    assert min(times_s) < 0.4  # of the processor; a slip to another order would show, a busy machine would not
+    assert min(times_s) < 0.15  # of the processor: about 0.045 alone, and room for what others do to the caches
     assert 5e9 < report.energy_per_image_step_pj < 50e9
     optimizer = report.engines[ENGINES.index("optimizer")]
     assert 0 < optimizer.energy.total_pj < 0.02 * report.energy_per_iteration_pj
