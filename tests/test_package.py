@@ -129,6 +129,7 @@ def test_mistake_ends_the_process_with_status_2(argv: list[str], tmp_path: Path)
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_and_reports_every_job(tmp_path: Path) -> None:
     """Two seeds in one command: two runs, and both say what they reached."""
     tiny = ["data.n_words=2", "data.n_speakers=3", "data.takes=1", "data.n_test_speakers=1", "data.n_valid_speakers=1"]
