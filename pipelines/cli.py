@@ -23,7 +23,7 @@ VERBS = {
     "replay an EEG recording (eeg=FILE) to a trained decoder",
     "audit": "watch what a trained model's layers see: spikes or more, firing rates, operations and energy; a report",
     "convert": "turn released Spikingformer or QKFormer weights into a run that the other verbs take",
-    "export": "turn a trained model into program.pt2 and workload.json with measured densities",
+    "export": "turn a trained model into program.pt2 and workload.json with measured densities; NIR, ONNX (onnx=true)",
     "simulate": "cost one training step of a workload on a neuromorphic chip; conformance: against published figures",
     "data": "check a data set, describe it on a page, turn wavs into spikes (cochlea), count sentence leaks (leakage); "
     "of EEG also synthesize, split, cache, features, bids",

@@ -4,6 +4,7 @@ A CET-MAE is pre-trained, an E2T-PTR decodes freely, the same decoder is trained
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def tell(config: DemoConfig, folder: Path) -> Chapter:
         f"fixated word holds {STRENGTH:g} times its noise of what the word is. An encoder learnt to match EEG and text "
         f"({encoder['parameters']:,} parameters), a decoder to write what was read "
         f"({decoder['parameters']:,} parameters). It writes freely, never seeing the text, and is compared with the "
-        "same decoder trained on noise.",
+        f"same decoder trained on noise.{unheard(found, encoder)}",
         sections=sections(page, Path(before.run), encoder),
         facts={
             "others of one length that fit better (chance 50 %)": percent(encoder["retrieval"]["same_length_rank"]),
@@ -98,6 +99,16 @@ def sections(page: Findings, encoder: Path, learnt: dict[str, Any]) -> list[Sect
     if page.power is not None:
         parts.append(figures.power_curve(*page.power))
     return parts
+
+
+def unheard(found: Mapping[str, Any], encoder: Mapping[str, Any]) -> str:
+    """Where the encoder tells sentences apart and the decoder does not: that the content is there and is not used."""
+    if encoder["retrieval"]["p"] >= 0.05 or found["p"] < 0.05:
+        return ""
+    return (
+        " The encoder does tell sentences apart by the EEG, so what was read is there to be heard; the decoder, after "
+        f"{DECODER_EPOCHS} short epochs, writes what is common instead of listening."
+    )
 
 
 def percent(share: float | None) -> str:

@@ -109,7 +109,7 @@ def test_the_verb_writes_rounds_costs_and_the_gap(tmp_path: Path) -> None:
 def test_bad_requests_name_the_fix(task: SmallTask) -> None:
     for changes, words in (
         ({"strategy": "fedmagic"}, "use one of fedavg"), ({"rounds": 0}, "rounds=0"), ({"dies": {7: 1}}, "0 to 4"),
-        ({"optimizer": "lion"}, "use sgd or adam"), ({"engine": "spark"}, "plain, flower"),
+        ({"local_optimizer": "lion"}, "use sgd or adam"), ({"engine": "spark"}, "plain, flower"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             federate(replace(BASE, **changes), task, ITERATION, say=False)
