@@ -95,15 +95,21 @@ def audit_speech(trained: TrainedModel, trained_with: TrainConfig, config: Audit
         for c in found.counter.connections.values()
     ]  # fmt: skip
     exceptions = [layer for layer in layers if not layer["binary"]]
-    verdict = "spike-driven" if len(exceptions) <= 1 else "not spike-driven"
+    first = layers[0]["path"] if layers else ""  # the one layer that may see real values: it reads the features
+    silent = [layer["path"] for layer in layers if layer["rate"] == 0]
+    pure = all(layer["path"] == first for layer in exceptions)
+    verdict = "not spike-driven" if not pure else "void" if silent else "spike-driven"
     values = {
         "data": f"{found.n_clips} validation clips", "verdict": verdict,
-        "exceptions": [layer["path"] for layer in exceptions], "layers": layers, **found.as_dict(),
+        "exceptions": [layer["path"] for layer in exceptions], "silent": silent, "layers": layers, **found.as_dict(),
     }  # fmt: skip
     lead = (
         f"{len(layers) - len(exceptions)} of {len(layers)} layers saw nothing but 0 and 1. SpikeSCR adds up the spikes "
         "of its branches, so the layers that read the sum see whole numbers: events to add, but not spikes."
     )
+    if silent:
+        some = ", ".join(layer_name(path) for path in silent[:6])
+        lead += f" {len(silent)} layers saw no spike at all ({some}), and silence proves nothing."
     facts = {
         "verdict": verdict, "layers that see only spikes": f"{len(layers) - len(exceptions)} of {len(layers)}",
         "energy": f"{found.energy_pj / 1e9:.4g} mJ", "dense MACs": f"{found.dense_macs / 1e6:,.1f} M",
