@@ -10,9 +10,6 @@ from safetensors.torch import save_file
 from pipelines import audit, convert
 from pipelines.runs import TrainedModel, load_config, load_model, save_config, save_model
 from pipelines.schema import AuditConfig, ConvertConfig, TrainConfig
-from speech.features import LogMelConfig
-from speech.spikescr import SpikeSCRConfig
-from speech.synthetic import SyntheticConfig
 from tests.vision.small import small
 from vision.augmentation import ImageAugmentationConfig
 from vision.convert import to_released
@@ -84,30 +81,3 @@ def test_a_run_is_audited(name: str, verdict: str, tmp_path: Path) -> None:
     assert found["exact"]["energy_pj"] == pytest.approx(0.9 * found["exact"]["ac"] + 4.6 * found["exact"]["mac"])
     page = (tmp_path / "audit" / "audit.html").read_text()
     assert "Where the network fires" in page and "Layer by layer" in page
-
-
-def test_a_run_on_speech_is_audited(tmp_path: Path, capsys) -> None:
-    data = SyntheticConfig(n_words=3, n_speakers=6, takes=3, n_test_speakers=2, n_valid_speakers=2)
-    features = LogMelConfig()
-    model = SpikeSCRConfig(width=16, heads=1, depth=2)
-    torch.manual_seed(0)
-    network = model.build(features.n_mels, 3).eval()
-    for norm in (m for m in network.modules() if isinstance(m, torch.nn.BatchNorm1d)):
-        torch.nn.init.uniform_(norm.bias, 0.4, 1.0)
-    trained = TrainedModel(model=network, features=features, class_names=("a", "b", "c"))
-    save_model(tmp_path / "model", trained, "untrained")
-    save_config(tmp_path, TrainConfig(name="words", run=str(tmp_path), data=data, features=features, model=model))
-    audit.run(AuditConfig(run=str(tmp_path), batches=1, batch_size=3))
-    assert capsys.readouterr().out.startswith("Not spike-driven: beyond the first layer and the classifier, ")
-    found = json.loads((tmp_path / "audit" / "audit.json").read_text())
-    assert (found["verdict"], found["clips"], found["data"]) == ("not spike-driven", 3, "3 validation clips")
-    assert set(found["exceptions"]) - set(found["permitted"]) and len(found["layers"]) == 22
-    assert found["energy_pj"] == pytest.approx(0.9 * found["ac"] + 4.6 * found["mac"])
-    page = (tmp_path / "audit" / "audit.html").read_text()
-    assert "What each layer sees" in page and "What a clip costs" in page
-    with pytest.raises(ValueError, match="count_encoder_once=true is for pictures"):
-        audit.run(AuditConfig(run=str(tmp_path), count_encoder_once=True))
-    with pytest.raises(ValueError, match="got batches=0 of batch_size=16; use at least 1"):
-        audit.run(AuditConfig(run=str(tmp_path), batches=0))
-    with pytest.raises(ValueError, match="missing"):
-        audit.run(AuditConfig(run=str(tmp_path / "nowhere")))
