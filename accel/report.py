@@ -132,10 +132,10 @@ def learning_curve(rows: Sequence[Mapping[str, float]], best_epoch: int, things:
         panel.xaxis.get_major_locator().set_params(integer=True)
     return Section(
         "How the network learned",
-        f"One epoch is one pass through the {things} it learns from. Those kept aside are never trained on; when their "
-        "error stops falling while the other still does, the network has begun to learn by heart. Where it learns from "
-        f"distorted or mixed {things}, they are the harder ones, and their error is the higher. The dashed line marks "
-        f"epoch {best_epoch}, whose network is kept: {100 * best:.1f}\u00a0% right.",
+        f"One epoch is one pass through the {things} the network learns from. Those kept aside are never trained on; "
+        "when their error stops falling while the other still does, it has begun to learn by heart. Where it learns "
+        f"from distorted or mixed {things}, they are the harder ones, and their error is the higher. The dashed line "
+        f"marks epoch {best_epoch}, whose network is kept: {100 * best:.1f}\u00a0% right.",
         figure=figure,
     )
 
