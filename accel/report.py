@@ -2,7 +2,8 @@
 
 A room describes what it found as `Section` objects and calls `render`; no room writes HTML. The page carries its
 figures as inline SVG and its style as inline CSS: it opens without a network, prints, and reads on a telephone.
-It does not plot: figures come from `new_figure`, which never touches pyplot's global state.
+Figures come from `new_figure`, which never touches pyplot's global state; rooms draw them. The one drawn here is the
+learning curve, which looks the same for anything that is recognised.
 """
 
 from __future__ import annotations
@@ -98,6 +99,45 @@ def _styled(axes: Any) -> Any:
     for title in (axes.title, axes._left_title, axes._right_title):
         title.set(fontsize=11, color=INK)
     return axes
+
+
+def learning_curve(rows: Sequence[Mapping[str, float]], best_epoch: int, things: str = "samples") -> Section:
+    """Losses and validation accuracy (0…1) of every epoch, a line at `best_epoch`.
+
+    `rows` need epoch, train_loss, valid_loss and valid_accuracy; `things` names in the plural what is recognised.
+    Raises ValueError for a row without one of them, and for a `best_epoch` that no row has.
+    """
+    for name in ("epoch", "train_loss", "valid_loss", "valid_accuracy"):
+        lacking = [i for i, row in enumerate(rows) if name not in row]
+        if lacking:
+            raise ValueError(f"row {lacking[0]} of a learning curve has no {name}; give one row an epoch with it")
+    epochs = [int(row["epoch"]) for row in rows]
+    if best_epoch not in epochs:
+        raise ValueError(f"best_epoch must be one of the epochs, got {best_epoch}; use one of {epochs}")
+    best = rows[epochs.index(best_epoch)]["valid_accuracy"]
+    figure = new_figure(9.4, 3.4)
+    left, right = figure.subplots(1, 2)
+    style: dict[str, Any] = {"marker": "o" if len(epochs) <= 40 else "", "markersize": 3, "linewidth": 1.6}
+    for name, what, colour in (("train_loss", "it learns from", 0), ("valid_loss", "kept aside", 1)):
+        left.plot(epochs, [row[name] for row in rows], label=f"{things} {what}", color=palette[colour], **style)
+    left.set_title("Error (loss): lower is better", loc="left")
+    left.legend(framealpha=1, edgecolor="none", fontsize=10, labelcolor=INK)
+    left.set_ylim(bottom=0)
+    right.plot(epochs, [100 * row["valid_accuracy"] for row in rows], color=palette[1], **style)
+    right.set_title(f"{things.capitalize()} kept aside, recognised (%)", loc="left")
+    right.set_ylim(0, 100)
+    for panel in (left, right):
+        panel.axvline(best_epoch, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        panel.set_xlabel("Epoch (passes through the training data)")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    return Section(
+        "How the network learned",
+        f"One epoch is one pass through the {things} the network learns from. Those kept aside are never trained on; "
+        "when their error stops falling while the other still does, it has begun to learn by heart. Where it learns "
+        f"from distorted or mixed {things}, they are the harder ones, and their error is the higher. The dashed line "
+        f"marks epoch {best_epoch}, whose network is kept: {100 * best:.1f}\u00a0% right.",
+        figure=figure,
+    )
 
 
 def render(

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from accel.files import whole, write_json
-from accel.report import Section, Table, render
+from accel.report import Section, render
 from pipelines.domains import domain_of, room_of
 from pipelines.process import set_up
 from pipelines.runs import TrainedModel, load_config, load_model
@@ -34,6 +34,8 @@ class Audit:
 
 def run(config: AuditConfig) -> None:
     set_up()
+    if config.batches < 1 or config.batch_size < 1:
+        raise ValueError(f"got batches={config.batches} of batch_size={config.batch_size}; use at least 1 of each")
     folder = Path(config.run)
     trained, trained_with = load_model(folder / "model"), load_config(folder)
     room = room_of(trained_with.data)
@@ -81,57 +83,17 @@ def still(frames: Tensor) -> Tensor:
 
 def audit_speech(trained: TrainedModel, trained_with: TrainConfig, config: AuditConfig) -> Audit:
     """Inputs of every layer and operations of SpikeSCR, over validation clips."""
+    from speech import audit
     from speech.batches import featurise
     from speech.energy import count_operations
-    from speech.training import layer_name
 
+    if config.count_encoder_once:
+        raise ValueError("count_encoder_once=true is for pictures; the frames of a clip differ, so leave it false")
     clips = featurise(trained_with.data.build().valid, trained.features.build())
     found = count_operations(trained.model, clips, config.batches * config.batch_size)
-    layers: list[dict[str, Any]] = [
-        {
-            "path": c.path, "layer": layer_name(c.path), "binary": c.binary, "integer": c.integer, "largest": c.largest,
-            "rate": c.rate, "dense": c.dense / found.n_clips,
-        }
-        for c in found.counter.connections.values()
-    ]  # fmt: skip
-    exceptions = [layer for layer in layers if not layer["binary"]]
-    verdict = "spike-driven" if len(exceptions) <= 1 else "not spike-driven"
-    values = {
-        "data": f"{found.n_clips} validation clips", "verdict": verdict,
-        "exceptions": [layer["path"] for layer in exceptions], "layers": layers, **found.as_dict(),
-    }  # fmt: skip
-    lead = (
-        f"{len(layers) - len(exceptions)} of {len(layers)} layers saw nothing but 0 and 1. SpikeSCR adds up the spikes "
-        "of its branches, so the layers that read the sum see whole numbers: events to add, but not spikes."
-    )
-    facts = {
-        "verdict": verdict, "layers that see only spikes": f"{len(layers) - len(exceptions)} of {len(layers)}",
-        "energy": f"{found.energy_pj / 1e9:.4g} mJ", "dense MACs": f"{found.dense_macs / 1e6:,.1f} M",
-        "steps of a clip": f"{found.steps:.0f}",
-    }  # fmt: skip
-    saw = Table(
-        ("layer", "saw", "largest", "rate"),
-        [
-            (
-                layer["layer"],
-                "0 and 1" if layer["binary"] else "whole numbers" if layer["integer"] else "real values",
-                f"{layer['largest']:.4g}",
-                f"{100 * layer['rate']:.1f} %",
-            )
-            for layer in layers
-        ],
-    )
-    costs = Table(
-        ("part", "AC", "MAC", "dense MAC"),
-        [(r.part, f"{r.ac:,.0f}", f"{r.mac:,.0f}", f"{r.dense:,.0f}") for r in found.rows],
-    )
-    sections = [
-        Section("What each layer sees", "Inputs of every layer over all clips of this audit.", table=saw),
-        Section(
-            "What a clip costs",
-            f"Operations a clip: 0.9 pJ an addition (AC), 4.6 pJ a multiplication (MAC), {found.energy_pj / 1e6:,.2f} "
-            "µJ in all. Whole numbers count as that many additions. Not priced: memory, membranes, residual adds.",
-            table=costs,
-        ),
-    ]
-    return Audit(values=values, lead=lead, facts=facts, sections=sections, lines=[lead, *map(": ".join, facts.items())])
+    what = f"{found.n_clips} validation clips"
+    verdict, facts = audit.verdict_in_words(audit.purity(found)), audit.facts(found)
+    return Audit(
+        values={"data": what, **audit.as_dict(found)}, lead=f"{verdict}\n\nMeasured on {what}.", facts=facts,
+        sections=audit.sections(found), lines=[verdict, *(f"  {label}: {value}" for label, value in facts.items())],
+    )  # fmt: skip

@@ -51,7 +51,7 @@ def run(config: BenchConfig) -> None:
     elif config.what == "vision":
         from pipelines.benchmarks.vision import print_vision
 
-        print_vision(config.repeats)
+        print_vision(config.repeats, config.batch)
     elif config.what == "simulator":
         from pipelines.benchmarks.simulator import print_simulator
 

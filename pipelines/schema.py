@@ -327,6 +327,7 @@ class BenchConfig:
     threads: int = 0  # 0: all cores, or $OMP_NUM_THREADS
     processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1
     steps: int = 0  # bench step: only the networks of so many time steps; 0: all
+    batch: int = 0  # vision: images in a step; 0: 4 of Spikingformer, 2 of QKFormer
     rows: int = 22000  # zuco: sentences in the set of files
     gate: GateBenchConfig = field(default_factory=GateBenchConfig)
     calibration: CalibrationBenchConfig = field(default_factory=CalibrationBenchConfig)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from accel.report import Section, Table
+from accel.report import Section, Table, learning_curve
 from pipelines.runs import TrainedModel
 from pipelines.scores import accuracy, confusion_matrix
 from speech import figures
@@ -42,14 +42,9 @@ def hearing(trained: TrainedModel, clips: Utterances | SpikeTrains, features: Fe
     return [heard, figures.spike_raster(record_spikes(trained.model, frames), step_ms, word)]
 
 
-def learning(run: Path, best_epoch: int) -> Section:
+def learning(run: Path, best_epoch: int, things: str = "words") -> Section:
     """The learning curve from metrics.csv; epochs count from 1."""
-    rows = history(run)
-    column = lambda name: [row[name] for row in rows]  # noqa: E731
-    return figures.learning_curve(
-        [int(row["epoch"]) for row in rows], column("train_loss"), column("valid_loss"), column("valid_accuracy"),
-        best_epoch,
-    )  # fmt: skip
+    return learning_curve(history(run), best_epoch, things)
 
 
 def history(run: Path) -> list[dict[str, float]]:

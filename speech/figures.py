@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from accel.report import INK, MUTED, Section, Table, new_figure, palette
+from accel.report import INK, Section, Table, new_figure, palette
 
 WIDTH_IN = 9.4
 MAX_RASTER_LAYERS = 6
@@ -113,49 +113,6 @@ def spike_raster(spikes: Mapping[str, NDArray[Any]], hop_ms: float, word: str) -
         caption="Each dot is one spike: a neuron (a row) sends one pulse at one moment. The top panel is closest to "
         "the sound, the bottom one closest to the answer. White space is work the hardware need not do: a neuron that "
         f"stays silent costs almost nothing.{selection}",
-        figure=figure,
-    )
-
-
-def learning_curve(
-    epochs: Sequence[int],
-    train_loss: Sequence[float],
-    valid_loss: Sequence[float],
-    valid_accuracy: Sequence[float],
-    best_epoch: int,
-) -> Section:
-    """Loss and validation accuracy (fractions 0…1) over `epochs`, all [E]; a line marks `best_epoch`.
-
-    Raises ValueError when the lengths differ, when they are 0, or when `best_epoch` is not one of `epochs`.
-    """
-    curves = {"train_loss": train_loss, "valid_loss": valid_loss, "valid_accuracy": valid_accuracy}
-    for name, values in curves.items():
-        if len(values) != len(epochs):
-            raise ValueError(f"{name} got {len(values)} values for {len(epochs)} epochs; use one per epoch")
-    if best_epoch not in epochs:
-        raise ValueError(f"best_epoch must be one of the epochs, got {best_epoch}; use a value of `epochs`")
-    best_accuracy = float(valid_accuracy[list(epochs).index(best_epoch)])
-    figure = new_figure(WIDTH_IN, 3.4)
-    left, right = figure.subplots(1, 2)
-    dots = "o" if len(epochs) <= 40 else ""
-    style = {"marker": dots, "markersize": 3, "linewidth": 1.6}
-    left.plot(epochs, train_loss, label="words it learns from", color=palette[0], **style)
-    left.plot(epochs, valid_loss, label="words kept aside", color=palette[1], **style)
-    left.set_title("Error (loss): lower is better", loc="left")
-    left.legend(framealpha=1, edgecolor="none", fontsize=10, labelcolor=INK)
-    left.set_ylim(bottom=0)
-    right.plot(epochs, 100 * np.asarray(valid_accuracy, dtype=float), color=palette[1], **style)
-    right.set_title("Words kept aside, recognised (%)", loc="left")
-    right.set_ylim(0, 100)
-    for panel in (left, right):
-        panel.axvline(best_epoch, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        panel.set_xlabel("Epoch (passes through the training data)")
-        panel.xaxis.get_major_locator().set_params(integer=True)
-    return Section(
-        title="How the network learned",
-        caption="One epoch is one pass through the training recordings. “Words kept aside” are recordings the network "
-        "never trains on; when their error stops falling while the other still does, it has begun to learn by heart. "
-        f"The dashed line marks epoch {best_epoch}, whose network is kept: {_percent(best_accuracy)} right.",
         figure=figure,
     )
 

@@ -6,7 +6,6 @@ Each function takes plain arrays and numbers and returns a `Section`; nothing he
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -68,37 +67,6 @@ def event_frames(frames: np.ndarray, name: str) -> Section:
         "An event camera has no pictures: each of its pixels reports, by itself, when it becomes brighter (blue) or "
         f"darker (orange). These are {len(steps)} of {len(frames)} frames as a network gets them, in order; "
         "each counts the events of its stretch of the recording.",
-        figure=figure,
-    )
-
-
-def learning_curve(rows: Sequence[Mapping[str, float]], best_epoch: int) -> Section:
-    """Losses and validation accuracy of every epoch (`rows` of metrics.csv); a line marks `best_epoch`."""
-    epochs = [int(row["epoch"]) for row in rows]
-    if best_epoch not in epochs:
-        raise ValueError(f"best_epoch must be one of the epochs, got {best_epoch}; use one of {epochs}")
-    best = rows[epochs.index(best_epoch)]["valid_accuracy"]
-    figure = new_figure(WIDTH_IN, 3.4)
-    left, right = figure.subplots(1, 2)
-    style: dict[str, Any] = {"marker": "o" if len(epochs) <= 40 else "", "markersize": 3, "linewidth": 1.6}
-    for name, label, colour in (("train_loss", "samples it learns from", 0), ("valid_loss", "samples kept aside", 1)):
-        left.plot(epochs, [row[name] for row in rows], label=label, color=palette[colour], **style)
-    left.set_title("Error (loss): lower is better", loc="left")
-    left.legend(framealpha=1, edgecolor="none", fontsize=10, labelcolor=INK)
-    left.set_ylim(bottom=0)
-    right.plot(epochs, [100 * row["valid_accuracy"] for row in rows], color=palette[1], **style)
-    right.set_title("Samples kept aside, recognised (%)", loc="left")
-    right.set_ylim(0, 100)
-    for panel in (left, right):
-        panel.axvline(best_epoch, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        panel.set_xlabel("Epoch (passes through the training data)")
-        panel.xaxis.get_major_locator().set_params(integer=True)
-    return Section(
-        "How the network learned",
-        "One epoch is one pass through the training samples. Samples kept aside are never trained on; when their error "
-        "stops falling while the other still does, the network has begun to learn by heart. Where training samples are "
-        "distorted or mixed, they are the harder ones, and their error is the higher. The dashed line marks epoch "
-        f"{best_epoch}, whose network is kept: {_percent(best)} right.",
         figure=figure,
     )
 

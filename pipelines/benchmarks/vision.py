@@ -18,8 +18,14 @@ NETWORKS = (("spikingformer_4_384", 4), ("qkformer_hst_4_384", 2))  # name, batc
 SIZE = (3, 32, 32)
 
 
-def print_vision(repeats: int) -> None:
-    """One block a network; every figure comes from a fresh process of this run, ratios are what to quote."""
+def print_vision(repeats: int, batch: int = 0) -> None:
+    """One block a network; every figure comes from a fresh process of this run, ratios are what to quote.
+
+    `batch` images in a step, 0: as NETWORKS has it. Weights and gradients take the same memory in any batch, so a
+    training's ratios of memory are those of a large one. Raises ValueError for a negative batch.
+    """
+    if batch < 0:
+        raise ValueError(f"batch must be at least 1 image, got {batch}; use 16, or 0 for a small one of each network")
     repeats = max(2, repeats // 8)
     rate = matmul_rate()
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -27,14 +33,15 @@ def print_vision(repeats: int) -> None:
         f"training step (forward, loss, backward), 32 x 32 images, {torch.get_num_threads()} threads, {clock()}, "
         f"matrix product {rate / 1e9:.0f} GFLOP/s, {'with' if has_bf16 else 'without'} bfloat16 products"
     )
-    for name, batch in NETWORKS:
-        floor_ms = 1e3 * step_operations(name, batch) / rate
-        print(f"{name}, batch {batch}: floor {floor_ms:.0f} ms")
+    for name, small in NETWORKS:
+        images = batch or small
+        floor_ms = 1e3 * step_operations(name, images) / rate
+        print(f"{name}, batch {images}: floor {floor_ms:.0f} ms")
         ways = ["ours", *(["SpikingJelly"] if peers.installed() else []), "ours, compact", "ours, checkpointing"]
         ways += ["ours, channels last", *(["ours, bfloat16"] if has_bf16 else [])]
         first = 0.0
         for way in ways:
-            ms, mb = apart(training_step, way, name, batch, repeats)
+            ms, mb = apart(training_step, way, name, images, repeats)
             first = first or ms
             print(f"  {way:22s} {ms:8.0f} ms  {ms / first:5.2f} of ours  {ms / floor_ms:5.2f} of floor  {mb:7.0f} MB")
         if not peers.installed():

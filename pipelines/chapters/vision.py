@@ -59,7 +59,7 @@ def tell(config: DemoConfig, folder: Path) -> Chapter:
         "step of its training was simulated on a chip.",
         sections=[
             vision.pictures(trained, test, log_p),
-            figures.learning_curve(story.history(folder), result["best_epoch"]),
+            story.learning(folder, result["best_epoch"], "samples"),
             figures.confusion(vision.confusion(log_p, splits.test), trained.class_names),
             figures.spike_rates(spike_rates(trained.model, test)),
             audit(energy),

@@ -119,7 +119,7 @@ def page(
         f"{len(samples):,} was scored once, afterwards.",
         [
             pictures(trained, shown, log_p) if isinstance(trained.features, PixelsConfig) else recording(shown, log_p),
-            figures.learning_curve(story.history(run), result["best_epoch"]),
+            story.learning(run, result["best_epoch"], "samples"),
             figures.confusion(confusion(log_p, samples), samples.class_names),
             *([figures.spike_rates(spike_rates(trained.model, data.valid_set))] if spiking(trained.model) else []),
             story.provenance({k: v for k, v in result.items() if k != "split_sha256"} | splits_of(result)),

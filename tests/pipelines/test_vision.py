@@ -277,8 +277,9 @@ def test_a_missing_data_set_says_where_to_get_it(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", ["spikingformer", "ms_qkformer"])
 def test_digits_reach_nine_of_ten_within_twelve_epochs_without_a_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import socket
 
@@ -287,7 +288,7 @@ def test_digits_reach_nine_of_ten_within_twelve_epochs_without_a_network(
 
     monkeypatch.undo()
     monkeypatch.setattr(socket.socket, "connect", refused)
-    config: TrainConfig = composed("experiment=ms_qkformer_digits", f"run={tmp_path}/run")
+    config: TrainConfig = composed(f"experiment={family}_digits", f"run={tmp_path}/run")
     assert config.trainer.epochs <= 12
     result = train.train(config)
     assert result["valid_accuracy"] >= 0.9

@@ -10,18 +10,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from accel.report import Section, render
+from accel.report import Section, learning_curve, render
 from speech.figures import (
     accuracy_by_speaker,
     confusion,
     events_and_frames,
-    learning_curve,
     spike_raster,
     spike_rates,
     waveform_and_mel,
 )
 
 WORDS = ["zero", "one", "two"]
+EPOCH = {"epoch": 1.0, "train_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 0.1}
 COUNTS = np.array([[9, 1, 0], [0, 10, 0], [3, 0, 7]])
 
 
@@ -42,7 +42,8 @@ def ear() -> Section:
 
 
 def curve() -> Section:
-    return learning_curve([1, 2, 3], [2.0, 1.0, 0.5], [2.1, 1.2, 1.3], [0.2, 0.75, 0.7], best_epoch=2)
+    rows = [(1, 2.0, 2.1, 0.2), (2, 1.0, 1.2, 0.75), (3, 0.5, 1.3, 0.7)]
+    return learning_curve([dict(zip(EPOCH, row, strict=True)) for row in rows], 2, "words")
 
 
 SECTIONS: dict[str, Callable[[], Section]] = {
@@ -144,7 +145,8 @@ def test_a_large_raster_says_what_it_leaves_out() -> None:
 
 def test_the_best_epoch_is_marked_and_quoted(tmp_path: Path) -> None:
     section = curve()
-    assert "epoch 2, whose network is kept: 75.0 % right" in shown(tmp_path, section)
+    text = shown(tmp_path, section)
+    assert "epoch 2, whose network is kept: 75.0 % right" in text and "Words kept aside, recognised (%)" in text
     assert section.figure is not None
     right = section.figure.axes[1]
     assert np.allclose(right.lines[0].get_ydata(), [20, 75, 70])
@@ -202,8 +204,8 @@ def test_speakers_stand_from_best_to_worst_with_their_spread(tmp_path: Path) -> 
         (lambda: waveform_and_mel(np.zeros(5), 8000, np.zeros((0, 3)), 10, "w", "s"), r"features needs 2 .*\(0, 3\)"),
         (lambda: spike_raster({}, 10, "w"), "number of time steps, got"),
         (lambda: spike_raster({"a": np.ones((3, 2)), "b": np.ones((4, 2))}, 10, "w"), r"got \[3, 4\]"),
-        (lambda: learning_curve([1, 2], [1.0], [1.0, 2.0], [0.1, 0.2], 1), "train_loss got 1 values for 2 epochs"),
-        (lambda: learning_curve([1, 2], [1.0, 1], [1.0, 2.0], [0.1, 0.2], 3), "best_epoch .* got 3"),
+        (lambda: learning_curve([{"epoch": 1, "train_loss": 1.0}], 1), "row 0 .* no valid_loss"),
+        (lambda: learning_curve([EPOCH, {**EPOCH, "epoch": 2}], 3), r"best_epoch .* got 3; use one of \[1, 2\]"),
         (lambda: confusion(np.ones((2, 3)), WORDS, 0.5), r"3 class names, got \(2, 3\)"),
         (lambda: spike_rates({}), "no values"),
         (lambda: spike_rates({"stem": 12.0}), "'stem' must lie in 0…1, got 12.0"),
