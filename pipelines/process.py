@@ -38,7 +38,7 @@ def set_up(threads: int = 0) -> None:
     for name, logger in logging.root.manager.loggerDict.items():  # Hydra disables them before the second job of a sweep
         if isinstance(logger, logging.Logger) and name.split(".")[0] in ("spikeloom", "speech", "accel", "pipelines"):
             logger.disabled = False
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "torch", "matplotlib", "httpx2", "numba"):
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "torch", "matplotlib", "httpx2"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for module in ("lightning", "torch", "torchmetrics"):
         warnings.filterwarnings("ignore", module=rf"{module}\..*")

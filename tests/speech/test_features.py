@@ -3,10 +3,11 @@
 import dataclasses
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
-from speech.features import LogMelConfig, hz_to_mel, mel_to_hz
+from speech.features import LogMelConfig, hz_to_mel, mel_filterbank, mel_to_hz
 from tests.golden import golden_files
 
 PRESETS = {"gsc": LogMelConfig.gsc(), "gsc_8k": LogMelConfig.gsc_8k(), "gsc_paper": LogMelConfig.gsc_paper()}
@@ -124,3 +125,18 @@ def test_a_tone_peaks_in_its_band() -> None:
 def test_settings_that_cannot_work_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(LogMelConfig(), **change).build()  # type: ignore[arg-type]
+
+
+@pytest.mark.slow  # on a new machine importing librosa compiles for half a minute
+@pytest.mark.parametrize(("rate_hz", "n_fft", "n_mels", "f_min_hz"), [(16000, 512, 140, 20.0), (8000, 200, 40, 0.0)])
+def test_mel_filters_are_those_of_librosa(rate_hz: int, n_fft: int, n_mels: int, f_min_hz: float) -> None:
+    librosa = pytest.importorskip("librosa", reason="pip install librosa to compare the filters with its own")
+    config = LogMelConfig(
+        sample_rate_hz=rate_hz, n_fft=n_fft, n_mels=n_mels, f_min_hz=f_min_hz, f_max_hz=rate_hz / 2
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reference = librosa.filters.mel(
+            sr=rate_hz, n_fft=n_fft, n_mels=n_mels, fmin=f_min_hz, fmax=rate_hz / 2, htk=True, norm=None
+        )
+    np.testing.assert_array_equal(mel_filterbank(config), reference)
