@@ -29,13 +29,14 @@ bench: $(STAMP)
 clean:
 	rm -rf "$(VENV)" runs
 
+# Compiling every module of every dependency takes longer than the few that are ever imported.
 $(STAMP): pyproject.toml
 	test -x "$(VENV)/bin/python" || "$(PYTHON)" -m venv "$(VENV)"
-	"$(VENV)/bin/python" -m pip install --quiet -e .
+	"$(VENV)/bin/python" -m pip install --quiet --no-compile -e .
 	touch "$@"
 
 # The dev extra brings the plain install along: one step, and `make demo` afterwards finds it done.
 $(VENV)/.installed-dev: pyproject.toml
 	test -x "$(VENV)/bin/python" || "$(PYTHON)" -m venv "$(VENV)"
-	"$(VENV)/bin/python" -m pip install --quiet -e ".[dev]"
+	"$(VENV)/bin/python" -m pip install --quiet --no-compile -e ".[dev]"
 	touch "$(STAMP)" "$@"

@@ -1,6 +1,7 @@
 """The typed shape of every verb's configuration. YAML in `conf` gives the values; a key not named here is refused."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -372,6 +373,7 @@ def pruned_folder(pruning: Any) -> str:
     return f"{pruning.kind}{''.join(targets)}/"
 
 
+@cache
 def register() -> None:
     """Make the shapes known to Hydra under the names the YAML files build on."""
     OmegaConf.register_new_resolver("pruned", pruned_folder, replace=True)

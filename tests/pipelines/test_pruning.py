@@ -96,7 +96,7 @@ def test_the_report_shows_how_the_zeros_came(runs: dict[str, Path]) -> None:
         assert len(sections[1].table.rows) > 5
 
 
-@pytest.mark.parametrize("name", ["lats", "magnitude"])
+@pytest.mark.parametrize("name", ["lats", pytest.param("magnitude", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_exactly(name: str, runs: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
     class Killed(Exception):
         pass

@@ -47,6 +47,7 @@ def test_the_chapter_takes_the_model_of_the_speech_chapter(told, tmp_path: Path,
     )
 
 
+@pytest.mark.slow
 def test_sparser_weights_cost_less_where_the_chip_knows_zeros(told) -> None:
     folder, _ = told
     workload = chapter.workload(folder / "pruned", tiny(folder / "pruned"))

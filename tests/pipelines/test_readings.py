@@ -90,6 +90,7 @@ def test_a_resumed_pretraining_ends_in_the_same_weights(encoder, monkeypatch):
     assert (run / "metrics.csv").read_text() == (encoder / "metrics.csv").read_text()
 
 
+@pytest.mark.slow
 def test_models_of_readings_are_pruned_like_others(encoder, tmp_path):
     pruned = ["pruning=lats", "pruning.sparsity=0.6"]
     with pytest.raises(ValueError, match=r"are one weight and cannot be pruned apart; add it to pruning\.exclude"):

@@ -18,6 +18,7 @@ from pipelines.train import train
 from speech.spikescr import SpikeSCRConfig
 from speech.synthetic import SyntheticConfig
 
+DRAWN = True  # these pages stand for all
 TINY = SyntheticConfig(n_words=3, n_speakers=6, takes=3, n_test_speakers=2, n_valid_speakers=2)
 
 
@@ -140,28 +141,31 @@ def test_damaged_model_files_are_named(finished, tmp_path):
             load_model(copy)
 
 
-def test_evaluate_export_simulate_follow_from_the_folder(finished, tmp_path):
+@pytest.fixture(scope="module")
+def exported(finished):
+    export.run(ExportConfig(run=str(finished), batches=2, batch_size=4))
+    return finished / "export"
+
+
+def test_evaluate_export_simulate_follow_from_the_folder(finished, exported, tmp_path):
     out = tmp_path / "scores.json"
     evaluate.run(EvaluateConfig(run=str(finished), out=str(out)))
     scores = json.loads(out.read_text())
     assert scores["accuracy"] == json.loads((finished / "result.json").read_text())["test_accuracy"]
     assert sum(map(sum, scores["confusion_matrix"])) == scores["clips"]
 
-    export.run(ExportConfig(run=str(finished), batches=2, batch_size=4))
-    folder = finished / "export"
-    assert json.loads((folder / "unsupported_ops.json").read_text()) == []
-    assert (folder / "program.pt2").stat().st_size > 0
+    assert json.loads((exported / "unsupported_ops.json").read_text()) == []
+    assert (exported / "program.pt2").stat().st_size > 0
 
-    costed = SimulateConfig(workload=str(folder / "workload.json"), what_if=False, uncertainty=False)
+    costed = SimulateConfig(workload=str(exported / "workload.json"), what_if=False, uncertainty=False)
     simulate.run(dataclasses.replace(costed, out=str(tmp_path / "sim")))
     simulate.run(dataclasses.replace(costed, out=str(tmp_path / "again")))
     assert (tmp_path / "sim/report.json").read_bytes() == (tmp_path / "again/report.json").read_bytes()
     assert "<svg" in (tmp_path / "sim/report.html").read_text()
 
 
-def test_a_workload_with_a_missing_field_is_named_and_nothing_is_written(finished, tmp_path):
-    export.run(ExportConfig(run=str(finished), batches=1, batch_size=4))
-    document = json.loads((finished / "export/workload.json").read_text())
+def test_a_workload_with_a_missing_field_is_named_and_nothing_is_written(exported, tmp_path):
+    document = json.loads((exported / "workload.json").read_text())
     del document["layers"][0]["macs_forward"]
     (tmp_path / "workload.json").write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"workload\.json.*macs_forward.*re-export"):

@@ -167,7 +167,8 @@ def test_a_resnet_is_trained_the_same_way(tmp_path: Path) -> None:
         export.run(ExportConfig(run=str(folder)))
 
 
-@pytest.mark.parametrize("net", ["cnn", pytest.param("mlp", marks=pytest.mark.slow)])
+@pytest.mark.slow  # the exits themselves: tests/accel/interop
+@pytest.mark.parametrize("net", ["cnn", "mlp"])
 def test_a_feed_forward_run_leaves_in_both_formats_with_equal_spikes(
     net: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

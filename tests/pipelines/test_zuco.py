@@ -149,6 +149,7 @@ def test_what_cannot_be_made_is_refused(change: dict[str, object], message: str,
         data.run(replace(MADE, **{"out": str(tmp_path / "x"), **change}))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_readers(capsys: pytest.CaptureFixture[str]) -> None:
     from pipelines.benchmarks.zuco import print_zuco
 

@@ -68,15 +68,25 @@ def test_the_pitch_heard_is_the_pitch_of_the_voice() -> None:
 
 
 def test_a_resonator_at_rest_is_the_ordinary_filter() -> None:
-    signal = np.random.default_rng(0).standard_normal((300, 2))
-    centre_hz = np.broadcast_to(np.array([500.0, 1500.0]), signal.shape)
-    out = resonate(signal, centre_hz, 90.0)
+    signal = np.random.default_rng(0).standard_normal(300)
     radius = np.exp(-np.pi * 90 / SAMPLE_RATE_HZ)
-    for lane, hz in enumerate((500.0, 1500.0)):
+    for hz in (500.0, 1500.0):
+        out = resonate(signal, np.full(300, hz), 90.0)
         denominator = [1, -2 * radius * np.cos(2 * np.pi * hz / SAMPLE_RATE_HZ), radius**2]
-        np.testing.assert_allclose(out[:, lane], lfilter([sum(denominator)], denominator, signal[:, lane]), atol=1e-9)
+        np.testing.assert_allclose(out, lfilter([sum(denominator)], denominator, signal), atol=1e-9)
         frequency_hz, response = freqz([sum(denominator)], denominator, 8000, fs=SAMPLE_RATE_HZ)
         assert frequency_hz[np.abs(response).argmax()] == pytest.approx(hz, abs=5)
+
+
+def test_a_moving_resonator_follows_its_recurrence() -> None:
+    rng = np.random.default_rng(1)
+    signal, centre_hz, width_hz = rng.standard_normal(80), rng.uniform(300, 3000, 80), rng.uniform(60, 900, 80)
+    radius = np.exp(-np.pi * width_hz / SAMPLE_RATE_HZ)
+    b, c = 2 * radius * np.cos(2 * np.pi * centre_hz / SAMPLE_RATE_HZ), -(radius**2)
+    previous = before = 0.0
+    for n, now in enumerate(resonate(signal, centre_hz, width_hz)):
+        assert now == pytest.approx((1 - b[n] - c[n]) * signal[n] + b[n] * previous + c[n] * before, abs=1e-9)
+        previous, before = now, previous
 
 
 @pytest.mark.parametrize("sizes", [{"n_words": 1}, {"n_words": 11}, {"n_speakers": 0}, {"takes": 0}])

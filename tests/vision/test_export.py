@@ -11,7 +11,7 @@ from pipelines.simulate import load_chip
 from tests.vision.small import SMALL, small
 from vision.energy import count_operations
 
-QUICK = ("spikingformer_imagenet", "ms_qkformer_dvs")  # the others take as long each
+QUICK = ("spikingformer_imagenet", "qkformer_cifar")  # the others take as long each
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SMALL])

@@ -26,6 +26,7 @@ def trained(
     return accuracy(model, *digits(root, "t10k")), sparsity, (1 - 0.9) * report.threshold / math.fsum(plan)
 
 
+@pytest.mark.slow
 def test_a_wanted_share_of_zeros_is_met_exactly_and_keeps_the_accuracy() -> None:
     found, sparsity, _ = trained(data_folder("mnist"), LATSConfig(sparsity=0.9), 0, images=20_000, epochs=3)
     assert found >= 95.0

@@ -72,6 +72,7 @@ def test_damaged_cache_is_one_error_that_says_delete(tmp_path: Path) -> None:
         cached_sentences(file, tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_reopening_is_ten_times_faster_than_parsing(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     file = write_matlab5(tmp_path / "resultsZAB_SR.mat", [sentence(rng, [word(rng, "w", 1)] * 20)] * 12)

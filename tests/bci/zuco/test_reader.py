@@ -101,7 +101,7 @@ def test_fields_never_set_in_a_sentence_may_be_absent(write: Writer, tmp_path: P
     assert found[3].words[1].n_rejected == 1
 
 
-@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("compress", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_reading_needs_the_memory_of_a_sentence(compress: bool, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [sentence(rng, [word(rng, "w", 1) for _ in range(4)]) for _ in range(2)] * 20
