@@ -14,6 +14,8 @@ from tests.pipelines.small_data import write_commands, write_digits, write_spike
 
 register()
 
+DRAWN = True  # class names are read in the figures
+
 
 def write_shd(root: Path) -> None:
     write_spikes(root / "shd_train.h5", 60, 5, 6)

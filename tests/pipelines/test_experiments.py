@@ -84,7 +84,7 @@ def test_every_experiment_trains_loads_scores_and_exports(name: str, runs: dict[
     trained, result = load_model(run / "model"), json.loads((run / "result.json").read_text())
     assert (len(trained.class_names), trained.features.kind, trained.model.n_inputs) == (n_classes, kind, 140)
     assert load_config(run).features == trained.features
-    assert name not in REPORTED or (run / "report.html").stat().st_size > 10_000
+    assert name not in REPORTED or (run / "report.html").read_text().count("<svg") >= 3
     if name not in ("spikescr_fsdd_spikes", "spikescr_ssc"):  # a share of clips; made-up files with the same speakers
         assert not set(result["valid_speakers"]) & set(result["train_speakers"])
 
