@@ -53,13 +53,15 @@ class Table:
 @dataclass(frozen=True, kw_only=False)
 class Section:
     """A titled part of a report. `caption` says in plain language what the figure or table shows; `text` holds
-    paragraphs separated by blank lines. At least one of figure, table and text must be given."""
+    paragraphs separated by blank lines. At least one of figure, table and text must be given. `opens_chapter`: the
+    sections behind it belong to it in the list of contents."""
 
     title: str
     caption: str
     figure: Figure | None = None
     table: Table | None = None
     text: str = ""
+    opens_chapter: bool = False
 
     def __post_init__(self) -> None:
         if self.figure is None and self.table is None and not self.text.strip():
@@ -158,7 +160,10 @@ def render(
         parts.append(f'<dl class="facts">{"".join(tiles)}</dl>')
     header = f"<header>{''.join(parts)}</header>"
     if len(sections) > 4:
-        links = (f'<li><a href="#s{i}">{escape(s.title)}</a></li>' for i, s in enumerate(sections, 1))
+        links = (
+            f'<li{" class=chapter" if s.opens_chapter else ""}><a href="#s{i}">{escape(s.title)}</a></li>'
+            for i, s in enumerate(sections, 1)
+        )
         header += f'\n<nav aria-label="Contents"><ol>{"".join(links)}</ol></nav>'
     body = "\n".join(_section(section, f"s{i}") for i, section in enumerate(sections, 1))
     page = _PAGE.format(title=escape(title), style=_STYLE, header=header, body=body)
@@ -272,6 +277,7 @@ dd {{ margin: .15rem 0 0; font-size: 1.3rem; line-height: 1.3; font-weight: 600;
 nav {{ margin-top: 1.25rem; padding: .9rem 1.25rem; }}
 nav ol {{ margin: 0; padding-left: 1.4rem; columns: 18rem auto; column-gap: 2.5rem; }}
 nav li {{ break-inside: avoid; padding: .1rem 0; }}
+nav li.chapter {{ list-style: none; margin: .5rem 0 0 -1.4rem; font-weight: 600; break-after: avoid; }}
 a {{ color: #2f5f93; text-underline-offset: .15em; }}
 section {{ margin-top: 1.25rem; padding: 1.4rem 1.5rem 1.5rem; scroll-margin-top: 1rem; }}
 section > :last-child, figure > :last-child {{ margin-bottom: 0; }}

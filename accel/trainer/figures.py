@@ -98,10 +98,10 @@ def _training_step(report: SimulationReport) -> Section:
         rows.append((f"array slots used while busy, {LABELS[name]}", f"{100 * share:.1f} %", "—"))
     return Section(
         title="What one training step costs",
-        caption=f"One step trains on {images} image(s) or recording(s) with {report.time_steps} time step(s) each, on "
+        caption=f"One step trains on {images} sample(s) with {report.time_steps} time step(s) each, on "
         f"{report.cores} core(s) at {report.clock_hz / 1e6:g} MHz. “As executed” counts every slot of the array, "
         "including the zeros that a strided layer inserts; “as needed” counts only what the mathematics asks for.",
-        table=Table(columns=("quantity", "per training step", "per image"), rows=rows),
+        table=Table(columns=("quantity", "per training step", "per sample"), rows=rows),
     )
 
 

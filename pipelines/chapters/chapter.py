@@ -36,8 +36,13 @@ def bind(chapters: Sequence[Chapter], path: Path) -> Path:
     sections = []
     for number, chapter in enumerate(chapters, 1):
         facts = Table(("found here", "value"), list(chapter.facts.items()))
-        sections += [Section(f"Chapter {number}: {chapter.title}", "", table=facts, text=chapter.lead)]
+        sections += [
+            Section(f"Chapter {number}: {chapter.title}", "", table=facts, text=chapter.lead, opens_chapter=True)
+        ]
         sections += chapter.sections
-    lead = f"{len(chapters)} experiments ran here one after the other, each from its data to what it found."
-    times = {f"chapter {n}": f"{chapter.seconds:.0f} s" for n, chapter in enumerate(chapters, 1)}
-    return render(TITLE, lead, sections, path, times)
+    took = ", ".join(f"{chapter.seconds:.0f}" for chapter in chapters)
+    lead = f"{len(chapters)} experiments ran here one after the other, each from its data to what it found ({took} s)."
+    first = {
+        f"{n}: {label}": value for n, chapter in enumerate(chapters, 1) for label, value in [*chapter.facts.items()][:1]
+    }
+    return render(TITLE, lead, sections, path, first)

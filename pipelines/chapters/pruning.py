@@ -57,7 +57,7 @@ def tell(config: DemoConfig, folder: Path) -> Chapter:
         f"a training step then takes {100 * saved:.0f} % fewer cycles.",
         sections=[before_and_after(before, after, costs), layers(after)],
         facts={
-            "accuracy before, after": f"{100 * before['test_accuracy']:.1f} %, {100 * after['test_accuracy']:.1f} %",
+            "accuracy before → after": f"{100 * before['test_accuracy']:.1f} → {100 * after['test_accuracy']:.1f} %",
             "zeros among the weights": f"{100 * kept:.1f} %",
             "energy of a step, zeros skipped": f"{uj[0]:.3g} → {uj[1]:.3g} µJ a clip",
             "cycles of a step, zeros skipped": f"{-100 * saved:+.0f} %".replace("-", "−"),
