@@ -5,6 +5,9 @@ STAMP := $(VENV)/.installed
 # Processes that run the tests, one torch thread each.
 WORKERS ?= 2
 
+# The environment is installed without bytecode (below), so whoever imports a module first must be allowed to write it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test bench clean
 .NOTPARALLEL:
 

@@ -76,7 +76,7 @@ def _drift(rows: Sequence[Epoch], chip_name: str) -> Section:
         axis.set_xticks(epochs[:: max(1, len(epochs) // 8)])
         axis.legend(frameon=False, fontsize=9)
     return Section(
-        title="Sparsity drifts, and the energy with it",
+        title="Zeros and energy, epoch by epoch",
         caption="Left, how much of the tensors was not zero in each epoch, averaged over layers. Right, what an "
         f"average training step of that epoch costs on {chip_name}, priced from those very tensors: with every slot "
         "of the arrays charged, and with the arithmetic on zeros switched off.",

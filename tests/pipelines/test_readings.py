@@ -1,6 +1,7 @@
 """From readings to a judged decoder: runs leave what they should, resume exactly, leak nothing, say what they show."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from accel.trainer.workload import Workload
 from bci.evaluation.controls import CONTROLS, ControlsConfig
 from bci.evaluation.protocol import ProtocolConfig
-from pipelines import evaluate, export, reading_pages, tasks, train
+from pipelines import evaluate, export, reading_pages, reading_protocol, tasks, train
 from pipelines.pretrain import run as pretrain
 from pipelines.runs import load_config, load_model
 from pipelines.schema import EvaluateConfig, ExportConfig, OtherFolder, TrainConfig, register
@@ -141,7 +142,9 @@ def test_a_decoder_without_a_pretraining_names_the_key(decoder, tmp_path):
         pretrain(composed("train", f"run={tmp_path / 'run'}", "experiment=e2t_ptr_synthetic"))
 
 
-def test_evaluation_trains_the_controls_and_opens_with_the_verdict(decoder, tmp_path):
+def test_evaluation_trains_the_controls_and_opens_with_the_verdict(decoder, tmp_path, monkeypatch):
+    two_strengths = functools.partial(reading_protocol.power_curve, strengths=(0.0, 1.0))
+    monkeypatch.setattr(reading_protocol, "power_curve", two_strengths)
     out = tmp_path / "found.json"
     config = EvaluateConfig(
         run=str(decoder), out=str(out), controls=ControlsConfig(names=["text_prior_only"], seeds=1, power_runs=1),
