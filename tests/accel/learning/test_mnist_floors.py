@@ -93,5 +93,8 @@ def test_three_epochs_reach_the_fast_floors_over_three_seeds() -> None:
 )
 def test_measured_floors_hold(epochs: int, policy: dict[str, str], weights: str, floors: dict[str, float]) -> None:
     # The floor of the ternary network was measured with a rule whose rate is one over its scale of 2.
-    found = trained(epochs, 0, policy, weights, rate=0.5 if weights == "ternary" else 0.1)
+    rate = 0.5 if weights == "ternary" else 0.1
+    # One drawn pass of a network that never drew its derivatives differs by 0.35 points (sd) from seed to seed.
+    runs = [trained(epochs, seed, policy, weights, rate=rate) for seed in range(3 if policy == FORWARD_ONLY else 1)]
+    found = {name: mean(run[name] for run in runs) for name in runs[0]}
     assert {name: found[name] for name, floor in floors.items() if found[name] < floor - 0.5} == {}
