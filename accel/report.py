@@ -160,9 +160,9 @@ def render(
         parts.append(f'<dl class="facts">{"".join(tiles)}</dl>')
     header = f"<header>{''.join(parts)}</header>"
     if len(sections) > 4:
+        items = ("<li>", '<li class="chapter">')
         links = (
-            f'<li{" class=chapter" if s.opens_chapter else ""}><a href="#s{i}">{escape(s.title)}</a></li>'
-            for i, s in enumerate(sections, 1)
+            f'{items[s.opens_chapter]}<a href="#s{i}">{escape(s.title)}</a></li>' for i, s in enumerate(sections, 1)
         )
         header += f'\n<nav aria-label="Contents"><ol>{"".join(links)}</ol></nav>'
     body = "\n".join(_section(section, f"s{i}") for i, section in enumerate(sections, 1))

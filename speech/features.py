@@ -10,7 +10,6 @@ behind it. The centred frames look half a window ahead: these are features for w
 `causal` a frame ends now and the peak is a running one, both as in `speech.causal_mel`: features for streaming, too.
 """
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -255,11 +254,11 @@ def _half_band_kernel() -> torch.Tensor:
 def mel_filterbank(config: LogMelConfig) -> np.ndarray:
     """HTK mel triangles of height 1, float32 `[n_mels, n_fft / 2 + 1]`; bands that no FFT bin falls into are all 0.
 
-    m = 2595 log10(1 + f / 700) with edges evenly spaced in m. The values are those of `librosa.filters.mel(htk=True,
-    norm=None)`; importing librosa compiles for half a minute on a new machine, for these lines alone.
+    Edges are evenly spaced in mel. The values are those of `librosa.filters.mel(htk=True, norm=None)`; importing
+    librosa compiles for half a minute on a new machine, for these lines alone.
     """
-    low, high = (2595 * math.log10(1 + f_hz / 700) for f_hz in (config.f_min_hz, config.f_max_hz))
-    edges_hz = 700 * (10 ** (np.linspace(low, high, config.n_mels + 2) / 2595) - 1)
+    low, high = hz_to_mel(torch.tensor([config.f_min_hz, config.f_max_hz], dtype=torch.float64)).tolist()
+    edges_hz = mel_to_hz(torch.linspace(low, high, config.n_mels + 2, dtype=torch.float64)).numpy()
     bins_hz = np.fft.rfftfreq(config.n_fft, 1 / config.sample_rate_hz)
     left, centre, right = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
     rising, falling = (bins_hz - left) / (centre - left), (right - bins_hz) / (right - centre)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -154,7 +155,8 @@ def test_paragraphs_facts_and_contents_appear(tmp_path: Path) -> None:
     assert [p.text for p in root.iter("p")] == ["A lead.", *["One.", "Two.", "c"] * 4]
     assert [e.text for e in root.iter() if e.tag in ("dt", "dd")] == ["Accuracy", "94 %"]
     assert root.find(".//nav") is None
-    _, root = page(tmp_path, *[section] * 5)
+    _, root = page(tmp_path, replace(section, opens_chapter=True), *[section] * 4)
+    assert [li.get("class") for li in root.findall(".//nav//li")] == ["chapter", None, None, None, None]
     assert [a.get("href") for a in root.findall(".//nav//a")] == [f"#{s.get('id')}" for s in root.iter("section")]
     assert root.find(".//dl") is None
 

@@ -30,8 +30,9 @@ def two_chapters(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_chapters_stand_on_one_page(two_chapters, tmp_path):
     demo.run(DemoConfig(run=str(tmp_path), chapters=["first", "second"]))
     page = (tmp_path / "report.html").read_text()
-    for said in ("Chapter 1: The first story", "Chapter 2: The second story", "Part of second", "42 %"):
+    for said in ("Chapter 1: The first story", "Chapter 2: The second story", "Part of second", "1: first figure"):
         assert said in page
+    assert page.count("42 %") == 4  # a tile and a row of each chapter
     assert "src=" not in page
     assert (tmp_path / "first/chapter.html").exists()
 
