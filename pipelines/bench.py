@@ -52,10 +52,14 @@ def run(config: BenchConfig) -> None:
         from pipelines.benchmarks.vision import print_vision
 
         print_vision(config.repeats, config.batch)
+    elif config.what == "stochastic":
+        from pipelines.benchmarks.stochastic import print_stochastic
+
+        print_stochastic(config.repeats)
     elif config.what == "simulator":
         from pipelines.benchmarks.simulator import print_simulator
 
         print_simulator(config.repeats)
     else:
-        known = "ops, step, loader, cochlea, pretrain, vision, simulator, gate, calibration, zuco, pruning or env"
+        known = "ops, step, loader, cochlea, pretrain, vision, simulator, gate, calibration, zuco, pruning, stochastic or env"
         raise ValueError(f"bench {config.what} is unknown; use {known}")

@@ -323,7 +323,7 @@ class CalibrationBenchConfig:
 
 @dataclass
 class BenchConfig:
-    what: str = "ops"  # ops, step, loader, cochlea, pretrain, vision, simulator, gate, calibration, zuco, pruning, env
+    what: str = "ops"  # which measurement; a wrong name is answered with all there are
     repeats: int = 20
     threads: int = 0  # 0: all cores, or $OMP_NUM_THREADS
     processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1

@@ -77,19 +77,23 @@ def read_pairs(path: Path) -> Decodings:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
-    lines = [(m[1], m[2].removesuffix("\r"), text.count("\n", 0, m.start()) + 1) for m in PAIR.finditer(text)]
+    lines = [(m[1], m[2].removesuffix("\r"), m.start()) for m in PAIR.finditer(text)]
     if not lines:
         raise ValueError(f"{path} holds no line `Predicted: …` or `True: …`; give a file of such pairs")
+
+    def place(start: int) -> str:
+        return f"{path}:{text.count(chr(10), 0, start) + 1}"
+
     before = ""
     columns: dict[str, list[str]] = {"Predicted": [], "True": []}
-    for kind, content, line in lines:
+    for kind, content, start in lines:
         if kind == before:
-            raise ValueError(f"{path}:{line} is a second `{kind}:` of one pair; give each `Predicted:` its own `True:`")
+            raise ValueError(f"{place(start)} is a second `{kind}:` of one pair; give each `Predicted:` its own `True:`")
         if kind == "True" and not content.split():
-            raise ValueError(f"{path}:{line} is an empty `True:`; leave readings without a text out")
+            raise ValueError(f"{place(start)} is an empty `True:`; leave readings without a text out")
         columns[kind].append(content)
         before = kind
     if len(lines) % 2:
-        kind, _, line = lines[-1]
-        raise ValueError(f"{path}:{line} is a `{kind}:` without its partner; the file was cut, write it again")
+        kind, _, start = lines[-1]
+        raise ValueError(f"{place(start)} is a `{kind}:` without its partner; the file was cut, write it again")
     return once_a_reading(columns["Predicted"], columns["True"])

@@ -52,10 +52,10 @@ def test_every_chapter_has_a_file_and_others_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_brain_chapter_is_told_within_three_minutes_and_opens_with_its_verdict(tmp_path):
+def test_the_brain_chapter_is_told_within_three_minutes_and_is_heard_beyond_the_noise(tmp_path):
     started = time.process_time()
     demo.run(DemoConfig(run=str(tmp_path), chapters=["brain"]))
     seconds = time.process_time() - started  # of one or two cores, whatever else they do
     page = (tmp_path / "report.html").read_text()
-    assert "The model beats its noise control" in page or "The model does not beat its noise control" in page
+    assert "The model beats its noise control" in page
     assert seconds < 360, f"took {seconds:.0f} s of processor time"
