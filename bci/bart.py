@@ -4,7 +4,6 @@ Nothing here downloads by default; a name is looked up where `transformers` look
 first, [B, S, D]; everything of ours outside it is time first.
 """
 
-import math
 import sys
 from dataclasses import dataclass
 from types import ModuleType
@@ -56,19 +55,15 @@ def _needs_extension(function: Any) -> Any:
     return fail
 
 
-def random_bart(sizes: BartSizes, vocab_size: int) -> Any:
-    """BartForConditionalGeneration of these sizes, randomly initialised by `transformers`; in float32.
-
-    Weights are N(0, 0.02 sqrt(1024 / width)): 0.02 belongs to BART-large. At 64 wide it leaves attention uniform, and
-    a decoder does not learn to look at what it should write about.
-    """
+def random_bart(sizes: BartSizes, vocab_size: int, init_std: float = 0.02) -> Any:
+    """BartForConditionalGeneration of these sizes, its weights N(0, init_std), by `transformers`; in float32."""
     classes = bart_classes()
     config = classes.BartConfig(
         vocab_size=vocab_size, d_model=sizes.width, encoder_layers=sizes.layers, decoder_layers=sizes.layers,
         encoder_attention_heads=sizes.heads, decoder_attention_heads=sizes.heads, encoder_ffn_dim=sizes.ffn,
         decoder_ffn_dim=sizes.ffn, max_position_embeddings=sizes.max_positions, dropout=sizes.dropout,
         bos_token_id=START, pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=EOS, forced_eos_token_id=EOS,
-        init_std=0.02 * math.sqrt(1024 / sizes.width),
+        init_std=init_std,
     )  # fmt: skip
     return classes.BartForConditionalGeneration(config)
 

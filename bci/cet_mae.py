@@ -87,13 +87,13 @@ class CETMAEConfig:
         return CETMAE(vocab_size=vocab_size, **asdict(self))
 
 
-def build_bart(config: CETMAEConfig, vocab_size: int) -> Any:
-    """The BART of a configuration: pretrained, as it once was, or random."""
+def build_bart(config: CETMAEConfig, vocab_size: int, init_std: float = 0.02) -> Any:
+    """The BART of a configuration: pretrained, as it once was, or random with weights N(0, init_std)."""
     if config.bart:
         return pretrained_bart(config.bart, vocab_size)
     if config.bart_config:
         return bart_of_config(config.bart_config)
-    return random_bart(config.bart_sizes, vocab_size)
+    return random_bart(config.bart_sizes, vocab_size, init_std)
 
 
 # --- layers shared by every Transformer here ------------------------------------------------------------------------

@@ -8,6 +8,7 @@ fed the true text word by word is another thing, and is called `diagnostic_teach
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -43,7 +44,8 @@ class E2TPTR(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=["e
         super().__init__()
         config = CETMAEConfig(**sizes)  # type: ignore[arg-type]
         self.config, self.vocab_size = config, vocab_size
-        bart = build_bart(config, vocab_size)
+        # 0.02 belongs to BART-large. At 64 wide it leaves attention uniform, and the decoder never looks at the EEG.
+        bart = build_bart(config, vocab_size, init_std=0.02 * math.sqrt(1024 / config.text_width))
         if config.bart:
             portable = {"bart": None, "bart_config": bart.config.to_diff_dict()}
             self._hub_mixin_config = {"vocab_size": vocab_size, **sizes, **portable}
