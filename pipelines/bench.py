@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from pipelines.benchmarks.config import BenchConfig
 from pipelines.benchmarks.measure import prepare
-from pipelines.schema import BenchConfig
 
 
 def run(config: BenchConfig) -> None:
@@ -61,5 +61,5 @@ def run(config: BenchConfig) -> None:
 
         print_simulator(config.repeats)
     else:
-        known = "ops, step, loader, cochlea, pretrain, vision, simulator, gate, calibration, zuco, pruning, stochastic or env"
-        raise ValueError(f"bench {config.what} is unknown; use {known}")
+        known = "ops, step, loader, cochlea, pretrain, vision, simulator, stochastic, gate, calibration, zuco, pruning"
+        raise ValueError(f"bench {config.what} is unknown; use {known} or env")

@@ -21,6 +21,7 @@ from bci.streaming import ReplayConfig
 from bci.zuco.source import ZuCoConfig
 from bci.zuco.splits import SplitConfig
 from bci.zuco.synthetic import SyntheticZuCoConfig
+from pipelines.benchmarks.config import BenchConfig
 from pipelines.domains import room_of
 from pipelines.optimisation import OptimizerConfig
 from speech.augmentation import AugmentationConfig
@@ -300,43 +301,6 @@ class DemoConfig:
     epochs: int = 16  # of the speech chapter
     seed: int = 0
     chip: str = "neuromc"
-
-
-@dataclass
-class GateBenchConfig:
-    """Trainings of CET-MAE on planted data; variants: correct, shuffled_pairs, frozen_text or position_of_batch."""
-
-    strengths: list[float] = field(default_factory=lambda: [1.0, 0.0])
-    seeds: list[int] = field(default_factory=lambda: [3])
-    variants: list[str] = field(default_factory=lambda: ["correct"])
-    steps: int = 1000
-
-
-@dataclass
-class CalibrationBenchConfig:
-    """Simulated experiments: without a signal, of each strength of the power curve, of each null world."""
-
-    null_runs: int = 200
-    power_runs: int = 20
-    world_runs: int = 100
-    materials: str = MISSING  # folder of ZuCo's task materials, whose sentences the null worlds read and write
-
-
-@dataclass
-class BenchConfig:
-    what: str = "ops"  # which measurement; a wrong name is answered with all there are
-    repeats: int = 20
-    threads: int = 0  # 0: all cores, or $OMP_NUM_THREADS
-    processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1
-    steps: int = 0  # bench step: only the networks of so many time steps; 0: all
-    batch: int = 0  # vision: images in a step; 0: 4 of Spikingformer, 2 of QKFormer
-    rows: int = 22000  # zuco: sentences in the set of files
-    gate: GateBenchConfig = field(default_factory=GateBenchConfig)
-    calibration: CalibrationBenchConfig = field(default_factory=CalibrationBenchConfig)
-    root: str = MISSING  # pruning: folder of spoken digits
-    out: str | None = None  # gate, calibration: FILE.json (calibration also FILE.html); pruning: folder
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # pruning
-    epochs: int = 12  # pruning
 
 
 @dataclass

@@ -81,19 +81,19 @@ def read_pairs(path: Path) -> Decodings:
     if not lines:
         raise ValueError(f"{path} holds no line `Predicted: …` or `True: …`; give a file of such pairs")
 
-    def place(start: int) -> str:
+    def at(start: int) -> str:
         return f"{path}:{text.count(chr(10), 0, start) + 1}"
 
     before = ""
     columns: dict[str, list[str]] = {"Predicted": [], "True": []}
     for kind, content, start in lines:
         if kind == before:
-            raise ValueError(f"{place(start)} is a second `{kind}:` of one pair; give each `Predicted:` its own `True:`")
+            raise ValueError(f"{at(start)} is a second `{kind}:` of one pair; give each `Predicted:` its own `True:`")
         if kind == "True" and not content.split():
-            raise ValueError(f"{place(start)} is an empty `True:`; leave readings without a text out")
+            raise ValueError(f"{at(start)} is an empty `True:`; leave readings without a text out")
         columns[kind].append(content)
         before = kind
     if len(lines) % 2:
         kind, _, start = lines[-1]
-        raise ValueError(f"{place(start)} is a `{kind}:` without its partner; the file was cut, write it again")
+        raise ValueError(f"{at(start)} is a `{kind}:` without its partner; the file was cut, write it again")
     return once_a_reading(columns["Predicted"], columns["True"])

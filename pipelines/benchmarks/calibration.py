@@ -13,7 +13,7 @@ from bci.evaluation.null_worlds import Text
 from bci.figures import power_curve
 from bci.report import write_report
 from bci.zuco.materials import read_materials
-from pipelines.schema import CalibrationBenchConfig
+from pipelines.benchmarks.config import CalibrationBenchConfig
 
 TASKS = ("SR1", "NR1", "NR2")
 

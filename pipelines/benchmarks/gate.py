@@ -4,7 +4,7 @@ from pathlib import Path
 
 from accel.files import write_json
 from bci.planted_gate import PlantedGateConfig
-from pipelines.schema import GateBenchConfig
+from pipelines.benchmarks.config import GateBenchConfig
 
 
 def print_gate(config: GateBenchConfig, out: str | None) -> None:
