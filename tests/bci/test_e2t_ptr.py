@@ -28,6 +28,11 @@ def test_the_front_is_that_of_cet_mae_bit_by_bit() -> None:
     assert torch.equal(model.front(batch.eeg, batch.mask), source.front(batch.eeg, batch.mask))
 
 
+def test_a_small_random_bart_has_the_attention_of_a_large_one_when_it_begins() -> None:
+    query = a_decoder().bart.model.decoder.layers[0].encoder_attn.q_proj.weight
+    assert float(query.detach().std()) * query.shape[1] ** 0.5 == pytest.approx(0.02 * 1024**0.5, rel=0.05)
+
+
 def test_a_missing_or_an_unexpected_key_is_an_error_and_copies_nothing() -> None:
     weights, model = a_model(seed=1).state_dict(), a_decoder()
     before = model.front.fc_eeg.weight.clone()
