@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def tell_decoder(
     run: Path, config: TrainConfig, result: dict[str, Any], test: Decodings, model: E2TPTR, valid: EncodedReadings
 ) -> None:
     """report.html of a decoder that has no controls yet."""
-    rows = [(test.references[row], test.outputs[row]) for row in spread(len(test))]
+    rows = [(test.references[row], test.outputs[row]) for row in examples(test.references)]
     decodes = Section(
         "What it wrote", "Free-running: the decoder sees the EEG and its own words, never the text.",
         table=Table(("read", "written"), rows),
@@ -176,9 +176,15 @@ def settings(config: TrainConfig, result: Mapping[str, Any]) -> dict[str, object
     return flat
 
 
-def spread(n: int, k: int = SHOWN) -> list[int]:
-    """`k` places evenly over `n`."""
-    return sorted({i * n // k for i in range(min(k, n))})
+def examples(references: Sequence[str], k: int = SHOWN) -> list[int]:
+    """Rows of `k` different sentences, evenly over all, read by one reader after the other."""
+    rows: dict[str, list[int]] = {}
+    for row, sentence in enumerate(references):
+        rows.setdefault(sentence, []).append(row)
+    readings = list(rows.values())
+    k = min(k, len(readings))
+    chosen = [readings[i * len(readings) // k] for i in range(k)]
+    return [readers[i % len(readers)] for i, readers in enumerate(chosen)]
 
 
 def pretraining_card(result: dict[str, Any]) -> str:

@@ -130,7 +130,7 @@ def judge(
         judgement=[*sections(judgement), controls_table(eeg, beside, lines),
                    *([pages.matching(matched)] if matched else [])],
         decodes=[(eeg.references[row], {"EEG": eeg.outputs[row], "noise": nth(noise, eeg, row)})
-                 for row in pages.spread(len(eeg))],
+                 for row in pages.examples(eeg.references)],
         controls={name: (v[0], v[1], v[2]) for name, v in excesses.items()},
         saliency=pages.saliency(model, encoded), saliency_measure="the loss of the decoder",
         power=(power["strengths"], power["rejected"], power["runs"]) if power else None,

@@ -199,3 +199,11 @@ def test_every_control_has_inputs(encoder):
             assert sorted(made.lengths) == sorted(real.lengths) and made.lengths != real.lengths
         same = all((a.shape == b.shape) and (a == b).all() for a, b in zip(made.eeg, real.eeg, strict=True))
         assert same == (training.control == "random_init"), training
+
+
+def test_the_page_shows_different_sentences_of_every_reader():
+    texts = [f"sentence {i}" for i in range(45)]
+    rows = reading_pages.examples(texts * 3, 6)  # three readers, one after the other
+    assert [row % 45 for row in rows] == [0, 7, 15, 22, 30, 37]
+    assert [row // 45 for row in rows] == [0, 1, 2, 0, 1, 2]
+    assert reading_pages.examples(["one", "one"], 6) == [0]
