@@ -1,6 +1,7 @@
 """The test claims content at most as often as it should where there is none, and finds it where there is."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from bci.zuco.text import normalise
 from tests.conftest import data_folder
 
 
+@cache
 def pool() -> list[Text]:
     """The sentences of three ZuCo tasks where they are, else synthetic ones of two tasks."""
     root = Path(os.environ.get("SPIKELOOM_DATA", "")) / "zuco"
