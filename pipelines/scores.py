@@ -19,5 +19,6 @@ def confusion_matrix(log_p: Tensor, labels: Tensor, n_classes: int) -> Tensor:
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1); the latter is 0 for a single value."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    """Mean and sample standard deviation (n - 1); the latter is 0 for equal values, and for a single one."""
+    apart = np.subtract(values, values[0])  # not from the mean, whose rounding would be told as a deviation
+    return float(np.mean(values)), float(np.std(apart, ddof=1)) if len(values) > 1 else 0.0
