@@ -12,7 +12,7 @@ class GateBenchConfig:
     strengths: list[float] = field(default_factory=lambda: [1.0, 0.0])
     seeds: list[int] = field(default_factory=lambda: [3])
     variants: list[str] = field(default_factory=lambda: ["correct"])
-    steps: int = 1500
+    steps: int | None = None  # null: those of the gate
 
 
 @dataclass

@@ -13,7 +13,8 @@ def print_gate(config: GateBenchConfig, out: str | None) -> None:
     print("strength seed variant            split  loss   top-1  top-5  rank   p      MSE    text")
     for strength in config.strengths:
         for seed in config.seeds:
-            gate = PlantedGateConfig(strength=strength, seed=seed, steps=config.steps).build()
+            steps = config.steps or PlantedGateConfig.steps
+            gate = PlantedGateConfig(strength=strength, seed=seed, steps=steps).build()
             for variant in config.variants:
                 result = gate.run(variant)
                 for split in ("valid", "test"):

@@ -8,7 +8,7 @@ from pipelines.scores import mean_and_sd
 
 
 @pytest.mark.parametrize(
-    ("values", "found"), [([114.416] * 3, (114.416, 0.0)), ([1, 2, 3], (2.0, 1.0)), ([0.7], (0.7, 0.0))]
+    ("values", "found"), [([0.1] * 3, (0.1, 0.0)), ([1, 2, 3], (2.0, 1.0)), ([0.7], (0.7, 0.0))]
 )
 def test_equal_values_have_no_deviation(values: list[float], found: tuple[float, float]) -> None:
     mean, sd = mean_and_sd(values)

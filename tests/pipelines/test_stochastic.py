@@ -76,3 +76,13 @@ def test_a_wrong_setting_is_one_line(
         main(["train", *TINY, f"run={tmp_path / 'x'}", *overrides])
     line = capsys.readouterr().err.strip()
     assert stop.value.code == 2 and message in line and "\n" not in line
+
+
+def test_the_bench_times_every_kind_of_weights(monkeypatch, capsys):
+    from pipelines.benchmarks import stochastic as bench
+
+    monkeypatch.setattr(bench, "IMAGES", 2000)
+    bench.print_stochastic(repeats=1)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["real", "100"], ["pcm", "64"], ["epiram_3", "64"]]
+    assert rows[0][3] == "1.00" and all(float(row[2]) > 0 for row in rows)
