@@ -47,7 +47,7 @@ def run(config: BenchConfig) -> None:
     elif config.what == "pruning":
         from pipelines.benchmarks.pruning import bench_pruning
 
-        bench_pruning(Path(config.root), Path(config.out or "runs/pruning"), config.seeds, config.epochs)
+        bench_pruning(config.pruning, Path(config.out or f"runs/pruning/{config.pruning.task}"))
     elif config.what == "vision":
         from pipelines.benchmarks.vision import print_vision
 

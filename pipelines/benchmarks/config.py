@@ -26,6 +26,16 @@ class CalibrationBenchConfig:
 
 
 @dataclass
+class PruningBenchConfig:
+    """Trainings of each pruning rule at each sparsity, of each seed."""
+
+    task: str = "spoken_digits"  # or written_digits
+    folder: str = MISSING  # holds fsdd and mnist
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    epochs: int | None = None  # null: 12 of spoken digits, 8 of written ones
+
+
+@dataclass
 class BenchConfig:
     what: str = "ops"  # which measurement; a wrong name is answered with all there are
     repeats: int = 20
@@ -36,7 +46,5 @@ class BenchConfig:
     rows: int = 22000  # zuco: sentences in the set of files
     gate: GateBenchConfig = field(default_factory=GateBenchConfig)
     calibration: CalibrationBenchConfig = field(default_factory=CalibrationBenchConfig)
-    root: str = MISSING  # pruning: folder of spoken digits
+    pruning: PruningBenchConfig = field(default_factory=PruningBenchConfig)
     out: str | None = None  # gate, calibration: FILE.json (calibration also FILE.html); pruning: folder
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # pruning
-    epochs: int = 12  # pruning

@@ -70,7 +70,7 @@ def test_the_bench_makes_one_table_and_figure_of_what_is_found(tmp_path: Path, c
          "parameters": 10}
         for m in ("none", *bench.RULES) for s in ((0.0,) if m == "none" else (0.5, 0.9)) for seed in (0, 1)
     ]  # fmt: skip
-    bench.tell(results, tmp_path)
+    bench.tell(results, "test samples", tmp_path)
     lines = (tmp_path / "pruning.csv").read_text().splitlines()
     assert lines[0] == "method,sparsity,accuracy,sd,seeds" and len(lines) == 1 + 3 * 3
     assert lines[2].startswith("lats,0.5,78.0")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipelines import cli, evaluate, export, train
 from pipelines.runs import load_config, load_model
-from pipelines.schema import DataConfig, EvaluateConfig, ExportConfig, OtherFolder, TrainConfig, register
+from pipelines.schema import DataConfig, EvaluateConfig, ExportConfig, OtherFolder, register
 from pipelines.vision_data import check
 from tests.conftest import data_folder
 from tests.pipelines.test_vision_recipes import composed
@@ -275,22 +275,3 @@ def test_a_missing_data_set_says_where_to_get_it(tmp_path: Path, capsys: pytest.
             cli_data(DataConfig(what="check", dataset=name, root=str(tmp_path / "none")))
         assert re.search(r"problem: no folder .*none; .*data\.root=FOLDER", capsys.readouterr().out)
     assert cli.groups()["data"].count("nmnist") == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["spikingformer", "ms_qkformer"])
-def test_digits_reach_nine_of_ten_within_twelve_epochs_without_a_network(
-    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import socket
-
-    def refused(*given: object) -> None:
-        raise AssertionError("training opened a connection")
-
-    monkeypatch.undo()
-    monkeypatch.setattr(socket.socket, "connect", refused)
-    config: TrainConfig = composed(f"experiment={family}_digits", f"run={tmp_path}/run")
-    assert config.trainer.epochs <= 12
-    result = train.train(config)
-    assert result["valid_accuracy"] >= 0.9
-    assert result["test_evaluations"] == 1

@@ -1,5 +1,7 @@
 """Every recipe is there with the values it was published with, and builds the model it names."""
 
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from omegaconf import OmegaConf
 
 from pipelines.optimisation import OptimizerConfig, learning_rate_factor
 from pipelines.schema import TrainConfig, check_kinds, register
+from pipelines.train import train
 
 FAMILIES = ("spikingformer", "qkformer", "ms_qkformer")
 CIFAR = {
@@ -117,3 +120,19 @@ def test_the_rate_warms_up_from_where_it_should_and_cools_down() -> None:
     assert rates[200 + 1900] == pytest.approx((1e-3 + 1e-5) / 2)
     assert rates[4000:] == [pytest.approx(1e-5)] * 100
     assert rates[3990] > 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_digits_reach_nine_of_ten_within_twelve_epochs_without_a_network(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*given: object) -> None:
+        raise AssertionError("training opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    config: TrainConfig = composed(f"experiment={family}_digits", f"run={tmp_path}/run")
+    assert config.trainer.epochs <= 12
+    result = train(config)
+    assert result["valid_accuracy"] >= 0.9
+    assert result["test_evaluations"] == 1
