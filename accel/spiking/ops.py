@@ -6,6 +6,7 @@ membrane only and recomputes the rest.
 """
 
 import ctypes
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,11 +78,21 @@ def _prepare(x: Tensor) -> tuple[Tensor, loader.Shape]:
     return x, shape
 
 
-def _step_like(x: Tensor, v: Tensor) -> Tensor:
-    """A writable copy of v [..] with the axis order of one time step of x, so that both are walked alike."""
+def _step_like(x: Tensor, v: Tensor) -> tuple[Tensor, ctypes.c_double | None]:
+    """What a kernel takes for v [..]: memory in the axis order of one time step of x, so that both are walked alike.
+
+    It holds a copy of v and may be written. Where all of v is one number in memory, expanded, as membranes at rest are,
+    it is left unwritten and that number given beside it.
+    """
     order = sorted(range(1, x.dim()), key=lambda d: (x.stride(d), x.shape[d] == 1), reverse=True)
-    permuted = v.permute([d - 1 for d in order]).clone(memory_format=torch.contiguous_format)
-    return permuted.permute([order.index(d) for d in range(1, x.dim())])
+    permuted = v.permute([d - 1 for d in order])
+    value = None
+    if v.dim() and not any(v.stride()):
+        value = ctypes.c_double(v[(0,) * v.dim()].item())
+        copy = torch.empty(permuted.shape, dtype=v.dtype)
+    else:
+        copy = permuted.clone(memory_format=torch.contiguous_format)
+    return copy.permute([order.index(d) for d in range(1, x.dim())]), value
 
 
 def _neuron(p: LIFParameters, tau: float) -> loader.Neuron:
@@ -102,8 +113,8 @@ def _compiled_forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tup
     out = torch.empty_like(x)
     dense, shape = _prepare(x)
     spikes = torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype)
-    membrane = _step_like(dense, v)
-    lib.lif_forward(ctypes.byref(shape), ctypes.byref(_neuron(p, tau)), *map(_pointer, (dense, spikes, membrane)))
+    membrane, rest = _step_like(dense, v)
+    lib.lif_forward(ctypes.byref(shape), ctypes.byref(_neuron(p, tau)), *map(_pointer, (dense, spikes, membrane, rest)))
     return spikes if spikes.stride() == out.stride() else out.copy_(spikes), membrane.contiguous()
 
 
@@ -119,19 +130,22 @@ def _compiled_backward(
         else torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype).copy_(gs)
     )
     gx = torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype)
-    grad_membrane = _step_like(dense, gv.to(v.dtype))
-    membrane = v if v.stride() == grad_membrane.stride() else _step_like(dense, v)  # only read
-    g_tau = ctypes.c_double(0.0)
+    grad_membrane, nothing = _step_like(dense, gv.to(v.dtype))
+    membrane, rest = (v, None) if v.stride() == grad_membrane.stride() else _step_like(dense, v)  # only read
+    g_tau = ctypes.c_double(0.0) if want_tau else None
     lib.lif_backward(
         ctypes.byref(shape), ctypes.byref(_neuron(p, tau)),
-        *map(_pointer, (dense, membrane, upstream, grad_membrane, gx)), ctypes.byref(g_tau) if want_tau else None,
+        *map(_pointer, (dense, membrane, rest, upstream, grad_membrane, nothing, gx, g_tau)),
     )  # fmt: skip
     gx = gx if gx.stride() == out.stride() else out.copy_(gx)
-    return gx, grad_membrane.contiguous(), torch.tensor(g_tau.value, dtype=v.dtype)
+    return gx, grad_membrane.contiguous(), torch.tensor(0.0 if g_tau is None else g_tau.value, dtype=v.dtype)
 
 
-def _pointer(t: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(t.data_ptr())
+def _pointer(value: Tensor | ctypes.c_double | None) -> Any:
+    """Null where there is no value."""
+    if value is None:
+        return None
+    return ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else ctypes.byref(value)
 
 
 def _compiled(x: Tensor) -> bool:
@@ -209,24 +223,33 @@ def _(gs, gv, x, v, tau, *args):  # type: ignore[no-untyped-def]
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.set_materialize_grads(False)
     x, v, ctx.tau, *ctx.args = inputs
     ctx.save_for_backward(x, v)
 
 
 def _save_tensor_tau(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.set_materialize_grads(False)
     x, v, tau, *ctx.args = inputs
     ctx.save_for_backward(x, v, tau)
 
 
+def _upstream(gs, gv, x, v):  # type: ignore[no-untyped-def]
+    """Gradients of both outputs; zeros for one that nothing depends on."""
+    gs = torch.zeros_like(x) if gs is None else gs
+    return gs, v.new_zeros(()).expand(v.shape) if gv is None else gv
+
+
 def _lif_grad(ctx, gs, gv):  # type: ignore[no-untyped-def]
     x, v = ctx.saved_tensors
-    gx, gv0 = torch.ops.spikeloom.lif_backward(gs, gv, x, v, ctx.tau, *ctx.args)
+    gx, gv0 = torch.ops.spikeloom.lif_backward(*_upstream(gs, gv, x, v), x, v, ctx.tau, *ctx.args)
     return gx, gv0, None, *[None] * len(ctx.args)
 
 
 def _plif_grad(ctx, gs, gv):  # type: ignore[no-untyped-def]
     x, v, tau = ctx.saved_tensors
-    return *torch.ops.spikeloom.plif_backward(gs, gv, x, v, tau, *ctx.args), *[None] * len(ctx.args)
+    grads = torch.ops.spikeloom.plif_backward(*_upstream(gs, gv, x, v), x, v, tau, *ctx.args)
+    return *grads, *[None] * len(ctx.args)
 
 
 torch.library.register_autograd("spikeloom::lif", _lif_grad, setup_context=_save)
@@ -240,7 +263,8 @@ def lif(x: Tensor, state: LIFState | None, p: LIFParameters, tau: Tensor | None 
     tensor, selects the parametric neuron and receives a gradient. Equals `functional.lif_loop`.
     """
     dtype = state_dtype(x.dtype)
-    v = torch.full_like(x[0], p.rest, dtype=dtype) if state is None else state.v
+    # One number, expanded: a tensor of them would be written, read and kept for the backward pass.
+    v = x.new_full((), p.rest, dtype=dtype).expand(x.shape[1:]) if state is None else state.v
     args = (p.decay_input, p.threshold, p.v_reset, p.detach_reset, p.surrogate.code, p.surrogate.parameter)
     if tau is None:
         spikes, v = torch.ops.spikeloom.lif(x, v, p.tau, *args)

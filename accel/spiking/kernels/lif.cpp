@@ -229,17 +229,29 @@ INLINE double backward_rows(const Shape& z, const Constants<C>& k, int code, int
     return g_tau / (double(k.tau) * double(k.tau));
 }
 
+// `all` is the value of every lane, or null where `row` holds one each.
+template <class C> INLINE void spread(const double* all, int64_t n, C* row) {
+    if (all) std::fill(row, row + n, C(*all));
+}
+
 template <class IO, class C>
-INLINE void forward_block(const Shape& z, const Neuron& p, int64_t n, const IO* x, IO* s, C* v) {
+INLINE void forward_block(const Shape& z, const Neuron& p, int64_t n, const IO* x, IO* s, C* v, const double* v_all) {
     Constants<C> k(p);
+    spread(v_all, n, v);
     if (k.decay_input) forward_rows<true, IO, C>(z, k, n, x, s, v);
     else forward_rows<false, IO, C>(z, k, n, x, s, v);
 }
 template <class IO, class C>
-INLINE double backward_block(const Shape& z, const Neuron& p, int64_t n, const IO* x, const C* v0, const IO* gs, C* gv,
-                             IO* gx, C* scratch, bool want_tau) {
+INLINE double backward_block(const Shape& z, const Neuron& p, int64_t n, const IO* x, const C* v0, const double* v0_all,
+                             const IO* gs, C* gv, const double* gv_all, IO* gx, C* scratch, bool want_tau) {
     Constants<C> k(p);
     C* g = scratch + z.time * n;
+    if (v0_all) {
+        C* row = g + n;
+        spread(v0_all, n, row);
+        v0 = row;
+    }
+    spread(gv_all, n, gv);
     if (k.decay_input) return backward_rows<true, IO, C>(z, k, p.surrogate, n, x, v0, gs, gv, gx, scratch, g, want_tau);
     return backward_rows<false, IO, C>(z, k, p.surrogate, n, x, v0, gs, gv, gx, scratch, g, want_tau);
 }
@@ -261,42 +273,44 @@ int64_t block_width(const Shape& z, int64_t bytes_per_lane) {
 using IO = SPIKELOOM_IO;
 using C = SPIKELOOM_COMPUTE;
 
-CLONES void forward_clone(const Shape& z, const Neuron& p, int64_t n, const IO* x, IO* s, C* v) {
-    forward_block<IO, C>(z, p, n, x, s, v);
+CLONES void forward_clone(const Shape& z, const Neuron& p, int64_t n, const IO* x, IO* s, C* v, const double* v_all) {
+    forward_block<IO, C>(z, p, n, x, s, v, v_all);
 }
-CLONES double backward_clone(const Shape& z, const Neuron& p, int64_t n, const IO* x, const C* v0, const IO* gs, C* gv,
-                             IO* gx, C* scratch, bool want_tau) {
-    return backward_block<IO, C>(z, p, n, x, v0, gs, gv, gx, scratch, want_tau);
+CLONES double backward_clone(const Shape& z, const Neuron& p, int64_t n, const IO* x, const C* v0, const double* v0_all,
+                             const IO* gs, C* gv, const double* gv_all, IO* gx, C* scratch, bool want_tau) {
+    return backward_block<IO, C>(z, p, n, x, v0, v0_all, gs, gv, gv_all, gx, scratch, want_tau);
 }
 
-// s and the membranes v [outer][lane] (in: initial, out: final) from x.
-extern "C" void lif_forward(const Shape* shape, const Neuron* p, const IO* x, IO* s, C* v) {
+// s and the membranes v [outer][lane] (in: initial, out: final) from x. All initial membranes are *v_all if that is
+// given; v is then not read.
+extern "C" void lif_forward(const Shape* shape, const Neuron* p, const IO* x, IO* s, C* v, const double* v_all) {
     const Shape z = *shape;
     const int64_t width = block_width(z, 3 * sizeof(C)), per_row = (z.lanes + width - 1) / width;
     #pragma omp parallel for schedule(static) num_threads(z.threads) if (z.threads > 1)
     for (int64_t b = 0; b < z.outer * per_row; ++b) {
         const int64_t row = b / per_row, lane = (b % per_row) * width, at = row * z.outer_stride + lane;
-        forward_clone(z, *p, std::min(width, z.lanes - lane), x + at, s + at, v + row * z.lanes + lane);
+        forward_clone(z, *p, std::min(width, z.lanes - lane), x + at, s + at, v + row * z.lanes + lane, v_all);
     }
 }
 
-// gx, and gv [outer][lane] (in: dL/dv_final, out: dL/dv_initial). g_tau may be null; else it receives dL/dtau, summed
-// in block order, so that the result does not depend on which thread finished first.
-extern "C" void lif_backward(const Shape* shape, const Neuron* p, const IO* x, const C* v0, const IO* gs, C* gv, IO* gx,
-                             double* g_tau) {
+// gx, and gv [outer][lane] (in: dL/dv_final, out: dL/dv_initial); v0_all and gv_all as in the forward pass. g_tau may be
+// null; else it receives dL/dtau, summed in block order, so that it does not depend on which thread finished first.
+extern "C" void lif_backward(const Shape* shape, const Neuron* p, const IO* x, const C* v0, const double* v0_all,
+                             const IO* gs, C* gv, const double* gv_all, IO* gx, double* g_tau) {
     const Shape z = *shape;
-    const int64_t width = block_width(z, (z.time + 4) * sizeof(C)), per_row = (z.lanes + width - 1) / width;
+    const int64_t width = block_width(z, (z.time + 5) * sizeof(C)), per_row = (z.lanes + width - 1) / width;
     const int64_t blocks = z.outer * per_row;
     std::vector<double> parts(g_tau ? blocks : 0);
     #pragma omp parallel num_threads(z.threads) if (z.threads > 1)
     {
-        const std::unique_ptr<C[]> scratch(new C[(z.time + 1) * width]);  // not cleared: written before it is read
+        const std::unique_ptr<C[]> scratch(new C[(z.time + 2) * width]);  // not cleared: written before it is read
         #pragma omp for schedule(static)
         for (int64_t b = 0; b < blocks; ++b) {
             const int64_t row = b / per_row, lane = (b % per_row) * width, at = row * z.outer_stride + lane;
             const double part = backward_clone(z, *p, std::min(width, z.lanes - lane), x + at,
-                                               v0 + row * z.lanes + lane, gs + at, gv + row * z.lanes + lane, gx + at,
-                                               scratch.get(), g_tau != nullptr);
+                                               v0 ? v0 + row * z.lanes + lane : nullptr, v0_all, gs + at,
+                                               gv + row * z.lanes + lane, gv_all, gx + at, scratch.get(),
+                                               g_tau != nullptr);
             if (g_tau) parts[b] = part;
         }
     }

@@ -144,6 +144,27 @@ def test_a_sequence_in_pieces_gives_the_whole_bit_for_bit(backend, dtype, chunk)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("layout", ["contiguous", "transposed [B,N,T]"])
+@pytest.mark.parametrize("learned", [False, True])
+def test_one_membrane_for_all_equals_as_many_equal_ones(backend, layout, learned):
+    x, up = LAYOUTS[layout](randn(7, 3, 70)), randn(7, 3, 70, seed=1)
+    p = LIFParameters(tau=2.0, decay_input=True)
+    found = []
+    for form in (lambda v: v.expand(3, 70), lambda v: v.expand(3, 70).contiguous()):
+        v, inputs = torch.tensor(0.3, requires_grad=True), x.clone().requires_grad_()
+        tau = torch.tensor(2.0, requires_grad=True)
+        with loader.use_backend(backend):
+            spikes, state = lif(inputs, LIFState(form(v)), p, tau if learned else None)
+            wanted = (inputs, v, *([tau] if learned else []))
+            alone = torch.autograd.grad(spikes, wanted, up, retain_graph=True)  # nothing comes back to the membrane
+            both = torch.autograd.grad((spikes, state.v), wanted, (up, torch.full_like(state.v, 0.5)))
+            of_membrane = torch.autograd.grad(lif(inputs, LIFState(form(v)), p)[1].v.sum(), (inputs, v))
+        found.append((spikes, state.v, *alone, *both, *of_membrane))
+    assert found[0][0].any() and found[0][3].abs() > 0
+    assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("p", "x", "spikes", "v"),
     [
