@@ -189,11 +189,11 @@ def control_comparison(scores: Mapping[str, tuple[float, float, float]], score: 
     axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.set_yticks(places, list(scores))
     axes.set(xlabel=score, ylim=(len(scores) - 0.4, -0.6))
-    rows = [(name, *values) for name, values in scores.items()]
+    rows = [(name, *(f"{round(value, 4) + 0.0:+.4f}" for value in values)) for name, values in scores.items()]
     return Section(
         "The decoder beside its controls",
         f"{score}: dots are estimates, bars 95 % intervals over sentences and readers. The decoder must stand clear of "
-        "the controls, which saw no brain signal.",
+        "its controls. Those that still see something of the EEG (phase, random_init) may lie above zero themselves.",
         figure,
         Table(("Decoder", score, "Lower", "Upper"), rows),
     )

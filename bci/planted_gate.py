@@ -47,7 +47,7 @@ class PlantedGateConfig:
     n_sentences: int = 600
     n_subjects: int = 6
     batch_size: int = 64
-    steps: int = 1500  # 1,000, by which the limits were found, fall short for seed 3
+    steps: int = 2500  # 1,000, by which the limits were found, fall short for seed 3, 1,500 at strength .5
     model: CETMAEConfig = field(default_factory=CETMAEConfig.planted)
     pretraining: PretrainingConfig = field(default_factory=PretrainingConfig.planted)
     optimisation: OptimisationConfig = field(default_factory=lambda: OptimisationConfig(lr=2e-3))

@@ -10,7 +10,11 @@ from typing import Any
 
 @dataclass(kw_only=True)
 class SpikingTransformerConfig:
-    """name: one of `vision.variants.list_models()`. T: steps a picture is shown (events bring their own)."""
+    """name: one of `vision.variants.list_models()`. T: steps a picture is shown (events bring their own).
+
+    For training alone: compact and checkpointing keep less for the backward pass and compute some of it again, with
+    equal gradients; channels_last is the layout of the convolutions, faster on some processors.
+    """
 
     kind: str = "spiking_transformer"
     name: str = "spikingformer_4_384"
@@ -20,16 +24,24 @@ class SpikingTransformerConfig:
     heads: int | None = None
     mlp_ratio: float | None = None
     drop_path_rate: float = 0.0
+    compact: bool = False
+    checkpointing: bool = False
+    channels_last: bool = False
 
     def build(self, n_inputs: int, n_classes: int) -> Any:
         """The network. Raises ValueError for a name or sizes it cannot have."""
+        import torch
+
         from vision.variants import create_model
 
         given = {key: getattr(self, key) for key in ("widths", "depths", "heads", "mlp_ratio")}
         changed = {key: value for key, value in given.items() if value is not None}
-        return create_model(
+        model = create_model(
             self.name, num_classes=n_classes, in_chans=n_inputs, T=self.T, drop_path_rate=self.drop_path_rate, **changed
         )  # fmt: skip
+        model.set_compact(self.compact)
+        model.set_grad_checkpointing(self.checkpointing)
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]
 
 
 @dataclass(kw_only=True)

@@ -115,6 +115,22 @@ def test_a_resumed_run_ends_in_the_same_weights(run: Path, tmp_path: Path, monke
         assert [k for k in a[kind] if not torch.equal(a[kind][k], b[kind][k])] == []
 
 
+def test_keeping_less_and_another_layout_train_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "tell", lambda *given: None)
+    rows = {}
+    for name, options in (
+        ("plain", ()), ("less", ("model.compact=true", "model.checkpointing=true")),
+        ("all", ("model.compact=true", "model.checkpointing=true", "model.channels_last=true")),
+    ):  # fmt: skip
+        train.train(composed(SPIKING, f"run={tmp_path}/{name}", *TINY, "trainer.epochs=1", *options))
+        rows[name] = list(csv.DictReader((tmp_path / name / "metrics.csv").open()))
+    losses = {name: [float(row["train_loss"]) for row in found] for name, found in rows.items()}
+    assert losses["less"] == losses["plain"]
+    assert losses["all"] == pytest.approx(losses["plain"], rel=1e-3)
+    model = load_model(tmp_path / "all/model").model
+    assert not model.compact and not model.grad_checkpointing  # for training alone
+
+
 def evaluated(run: Path, out: Path, **changes: object) -> dict:
     evaluate.run(EvaluateConfig(run=str(run), out=str(out), **changes))
     return json.loads(out.read_text())
