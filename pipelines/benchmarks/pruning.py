@@ -1,4 +1,4 @@
-"""`spikeloom bench pruning`: accuracy against sparsity of three pruning rules, and what the zeros save.
+"""`spikeloom bench pruning`: accuracy against sparsity of pruning rules, and what the zeros save.
 
 One network of `pruning_problems` learns its data; every rule has the same epochs, batches and optimiser. One file a
 training in the folder `out`, so that an interrupted bench goes on, and benches of different seeds share one table. The
@@ -33,10 +33,13 @@ log = logging.getLogger("spikeloom")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
 RULES: dict[str, Any] = {
     "lats": lambda share: LATSConfig(sparsity=share),
+    "lats_held": lambda share: LATSConfig(sparsity=share, until=0.75),  # as gradual magnitude pruning is
     "magnitude": lambda share: MagnitudeConfig(sparsity=share),
     "linear": lambda share: LinearThresholdConfig(sparsity=share),
 }
-NAMES = {"lats": "LATS", "magnitude": "gradual magnitude", "linear": "linear threshold"}
+NAMES = {
+    "lats": "LATS", "lats_held": "LATS, then held", "magnitude": "gradual magnitude", "linear": "linear threshold",
+}  # fmt: skip
 
 
 def bench_pruning(config: PruningBenchConfig, out: Path) -> None:
