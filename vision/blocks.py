@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from accel.spiking.functional import LIFParameters, LIFState
 from accel.spiking.neuron import LIF
 from accel.spiking.surrogate import Sigmoid
-from vision.memory import is_recomputing, keep_as_bytes, keep_nothing_of, made_again, pool
+from vision.memory import how_made, is_recomputing, keep_as_bytes, keep_nothing_of, made_again, pool
 
 Residual = Literal["ms", "sew"]
 Attention = Literal["ssa", "qkta", "qkca"]
@@ -229,9 +229,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         of_attention, of_mlp = state or (None, None)
         y, of_attention = self.attn(x, of_attention)
-        x = x + self._dropped(y)
-        y, of_mlp = self.mlp(x, of_mlp)
-        return x + self._dropped(y), (of_attention, of_mlp)
+        u = x + self._dropped(y)
+        if (branch := how_made(y)) and not self.drop_path:
+            u = made_again(u, lambda: x + branch())  # x is kept for the neurons in front of the attention
+        y, of_mlp = self.mlp(u, of_mlp)
+        return u + self._dropped(y), (of_attention, of_mlp)
 
     def _dropped(self, y: Tensor) -> Tensor:
         if not self.training or self.drop_path == 0:

@@ -78,10 +78,15 @@ def made_again(y: Tensor, make: Callable[[], Tensor]) -> Tensor:
     return y
 
 
+def how_made(y: Tensor) -> Callable[[], Tensor] | None:
+    """What `made_again` noted of y."""
+    return getattr(y, "_made_again", None) if _active() else None
+
+
 def keep_nothing_of(x: Tensor) -> AbstractContextManager[Any]:
     """Inside, a saved `x` is made again when it is needed, if `made_again` has said how."""
-    make = getattr(x, "_made_again", None)
-    if make is None or not _active():
+    make = how_made(x)
+    if make is None:
         return nullcontext()
     pointer, shape = x.data_ptr(), x.shape
 
