@@ -12,6 +12,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_ROOMS = ("accel", "bci", "speech", "vision", "pipelines")  # whose loggers are ours, beside "spikeloom"
 
 
 def set_up(threads: int = 0) -> None:
@@ -36,7 +37,7 @@ def set_up(threads: int = 0) -> None:
         root.removeHandler(handler)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name, logger in logging.root.manager.loggerDict.items():  # Hydra disables them before the second job of a sweep
-        if isinstance(logger, logging.Logger) and name.split(".")[0] in ("spikeloom", "speech", "accel", "pipelines"):
+        if isinstance(logger, logging.Logger) and name.split(".")[0] in ("spikeloom", *_ROOMS):
             logger.disabled = False
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "torch", "matplotlib", "httpx2"):
         logging.getLogger(name).setLevel(logging.ERROR)

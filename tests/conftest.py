@@ -20,3 +20,11 @@ def data_folder(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {name} in SPIKELOOM_DATA")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def loggers_speak() -> None:
+    """Hydra disables every logger there is before the second job of a sweep, for the rest of the process."""
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
