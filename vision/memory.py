@@ -2,7 +2,8 @@
 
     spikes        0 and 1 as uint8 instead of float32, unpacked when the weight gradient needs them
     pooling       where in its window a maximum was, one byte; neither the spikes nor 64-bit positions
-    neurons       a neuron's input is the output of a batch norm, whose own input is kept anyway: it is made again
+    neurons       a neuron's input is the output of a batch norm, whose own input is kept anyway: it is made again,
+                  in front of an MLP with the residual stream added
 
 Values are exact, so gradients are bit for bit those of plain autograd. `recomputing` marks a second run of a forward
 pass; `plain` switches all of it off, as inside a checkpointed block, which keeps nothing in the first place.

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from pipelines.domains import speech, vision
@@ -18,7 +17,7 @@ from speech.features import LogMelConfig
 from speech.spikescr import SpikeSCR, SpikeSCRConfig
 from speech.training import predict as predict_speech
 from speech.training import speech_log_probabilities
-from vision.datamodule import Draw, VisionDataModule
+from vision.datamodule import VisionDataModule
 from vision.frames import PixelsConfig
 from vision.models import SpikingTransformerConfig
 from vision.samples import VisionSplits, in_total, stratified
@@ -95,16 +94,11 @@ def written_digits(folder: Path) -> Problem:
         optimizer = OptimizerConfig(lr=0.01, weight_decay=0.01, warmup_epochs=2.4, warmup_from=0.0004)
         return vision.VisionTask(model, data.n_classes, optimizer, vision_log_probabilities)
 
-    def example_batches() -> list[Tensor]:
-        order = torch.linspace(0, len(data.valid_set) - 1, 32).long()
-        shown = [data.valid_set[Draw(0, order[i::2])].frames for i in range(2)]
-        return [frames.expand(sizes.T, *frames.shape).contiguous() for frames in shown]
-
     return Problem(
         name="written_digits", network="Spikingformer", tested="MNIST's test pictures", epochs=8, data=data,
         n_test=len(data.test_set), build=build,
         test=lambda model: accuracy(vision.predict(model, data.test_set), data.test_set.labels),
-        example_batches=example_batches,
+        example_batches=lambda: vision.spread_batches(data.valid_set, sizes.T, 2, 16),
     )  # fmt: skip
 
 

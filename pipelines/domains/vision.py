@@ -247,10 +247,17 @@ def example_batches(
     if not spiking(trained.model):
         raise ValueError("a ResNet has no spikes and no steps to export; give a run of a spiking network")
     prepared = FrameSet(config.data.build().valid, trained.features)
+    batches = spread_batches(prepared, trained.model.T, n_batches, batch_size)
+    n, size = len(batches), batches[0].shape[1]
+    return batches, f"{n} batches of {size} validation samples"
+
+
+def spread_batches(prepared: FrameSet, T: int, n_batches: int, batch_size: int) -> list[Tensor]:
+    """Up to `n_batches` [T, B, C, H, W], evenly spread over a set, which may lie sorted by class."""
     size = min(batch_size, len(prepared))
     n = min(n_batches, len(prepared) // size)
-    order = torch.linspace(0, len(prepared) - 1, n * size).long()  # spread over the set, which may lie sorted by class
+    order = torch.linspace(0, len(prepared) - 1, n * size).long()
     batches = [prepared[Draw(0, order[i::n])].frames for i in range(n)]
     if batches[0].dim() == 4:  # an exported program takes time first: a picture is shown T times
-        batches = [batch.expand(trained.model.T, *batch.shape).contiguous() for batch in batches]
-    return batches, f"{n} batches of {size} validation samples"
+        batches = [batch.expand(T, *batch.shape).contiguous() for batch in batches]
+    return batches

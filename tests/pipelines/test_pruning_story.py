@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.benchmarks import pruning as bench
+from pipelines.benchmarks.pruning_problems import PICTURES, problem
 from pipelines.chapters import pruning as chapter
 from pipelines.pruned_cost import step_cost
 from pipelines.schema import DemoConfig
+from tests.conftest import data_folder
 from tests.pipelines.test_run import config as tiny
 
 
@@ -76,3 +78,22 @@ def test_the_bench_makes_one_table_and_figure_of_what_is_found(tmp_path: Path, c
     assert lines[2].startswith("lats,0.5,78.0")
     assert "<svg" in (tmp_path / "pruning.svg").read_text()
     assert "gradual magnitude   90.0 % zeros" in capsys.readouterr().out
+
+
+def test_the_bench_poses_mnist_with_a_tenth_of_its_pictures_and_refuses_another_task() -> None:
+    posed = problem("written_digits", data_folder("mnist").parent)
+    splits = posed.data.splits
+    assert (len(splits.train), len(splits.valid), posed.n_test) == (PICTURES, 5000, len(splits.test))
+    assert not set(splits.train.names) & set(splits.valid.names)
+    assert splits.train.counts().min() > PICTURES / 12  # no class is left out
+    model = posed.build().model
+    assert [batch.shape for batch in posed.example_batches()] == [(2, 16, 1, 16, 16)] * 2
+    assert model(posed.example_batches()[0]).shape == (16, 10)
+    with pytest.raises(ValueError, match="use spoken_digits or written_digits"):
+        problem("letters", Path())
+
+
+def test_the_bench_takes_no_result_of_another_task_or_length() -> None:
+    result = {"task": "written_digits", "epochs": 8}
+    assert bench.belongs(result, "written_digits", 8)
+    assert not bench.belongs(result, "spoken_digits", 8) and not bench.belongs(result, "written_digits", 12)
