@@ -103,39 +103,25 @@ INLINE float exp_minus(float z) {
     return y * scale;
 }
 
-// g(u) of accel/spiking/surrogate.py for one row of membranes.
-template <class C>
-INLINE void surrogate_row(int code, C a, C threshold, int64_t n, const C* h, C* g) {
+// g(u) of accel/spiking/surrogate.py, u = h - threshold; Code is that of the file, known here so that the arithmetic
+// stays in the loop around it.
+template <int Code, class C> INLINE C surrogate(C u, C a) {
     const C one = 1;
-    switch (code) {
-        case 0: {
-            const C k = C(1.5707963267948966) * a;
-            for (int64_t j = 0; j < n; ++j) { C z = k * (h[j] - threshold); g[j] = (a / 2) / (one + z * z); }
-            break;
-        }
-        case 1:
-            for (int64_t j = 0; j < n; ++j) {
-                C e = exp_minus(std::abs(a * (h[j] - threshold)));
-                g[j] = a * e / ((one + e) * (one + e));
-            }
-            break;
-        case 2:
-            for (int64_t j = 0; j < n; ++j) {
-                C z = one + a * std::abs(h[j] - threshold);
-                g[j] = one / (z * z);
-            }
-            break;
-        case 3: {
-            const C height = one / (2 * a);
-            for (int64_t j = 0; j < n; ++j) g[j] = std::abs(h[j] - threshold) < a ? height : C(0);
-            break;
-        }
-        default:
-            for (int64_t j = 0; j < n; ++j) {
-                C z = one - std::abs(h[j] - threshold) / a;
-                g[j] = (z > 0 ? z : C(0)) / a;
-            }
+    if (Code == 0) {
+        const C z = C(1.5707963267948966) * a * u;
+        return (a / 2) / (one + z * z);
     }
+    if (Code == 1) {
+        const C e = exp_minus(std::abs(a * u));
+        return a * e / ((one + e) * (one + e));
+    }
+    if (Code == 2) {
+        const C z = one + a * std::abs(u);
+        return one / (z * z);
+    }
+    if (Code == 3) return std::abs(u) < a ? one / (2 * a) : C(0);
+    const C z = one - std::abs(u) / a;
+    return (z > 0 ? z : C(0)) / a;
 }
 
 template <class C> struct Constants {
@@ -182,10 +168,9 @@ INLINE void forward_rows(const Shape& z, const Constants<C>& k, int64_t n, const
     }
 }
 
-// dL/dx and dL/dv0 of one block; returns this block's dL/dtau.
+// The membranes of all steps of a block before they are reset, again.
 template <bool DecayInput, class IO, class C>
-INLINE double backward_rows(const Shape& z, const Constants<C>& k, int code, int64_t n, const IO* x, const C* v0,
-                            const IO* gs, C* gv, IO* gx, C* h, C* g, bool want_tau) {
+INLINE void charge_rows(const Shape& z, const Constants<C>& k, int64_t n, const IO* x, const C* v0, C* h) {
     for (int64_t t = 0; t < z.time; ++t) {
         const IO* __restrict x_t = x + t * z.time_stride;
         const C* __restrict before = t ? h + (t - 1) * n : v0;
@@ -196,36 +181,53 @@ INLINE double backward_rows(const Shape& z, const Constants<C>& k, int code, int
             h_t[j] = charge<DecayInput>(C(up(x_t[j])), v, k);
         }
     }
-    const C input_gain = DecayInput ? C(1) / k.tau : C(1);
+}
+
+// What one step adds to -tau^2 dL/dtau, from dL/dh.
+template <bool DecayInput, class IO, class C>
+INLINE double tau_row(const Constants<C>& k, int64_t n, const IO* x_t, const C* before, bool first, const C* dh) {
+    double sum = 0;
+    for (int64_t j = 0; j < n; ++j) {
+        C v = first ? before[j] : reset(before[j], k);
+        sum += double(dh[j]) * double(DecayInput ? (v - k.rest) - C(up(x_t[j])) : v - k.rest);
+    }
+    return sum;
+}
+
+// dL/dx and dL/dv0 of one block from its membranes h; returns this block's dL/dtau, 0 unless it is wanted.
+template <int Code, class IO, class C>
+INLINE double backward_rows(const Shape& z, const Constants<C>& k, int64_t n, const IO* x, const C* v0, const IO* gs,
+                            C* __restrict g, IO* gx, const C* h, bool want_tau) {
+    const C input_gain = k.decay_input ? C(1) / k.tau : C(1);
     double g_tau = 0;
+    C carry = 1;  // g holds dL/dv of the last step, then dL/dh of the step after, of which `decay` arrives
     for (int64_t t = z.time - 1; t >= 0; --t) {
         const IO* __restrict gs_t = gs + t * z.time_stride;
         IO* __restrict gx_t = gx + t * z.time_stride;
-        C* __restrict h_t = h + t * n;
+        const C* __restrict h_t = h + t * n;
         if (t >= AHEAD) {
             fetch(gs_t - AHEAD * z.time_stride, n);
             fetch(gx_t - AHEAD * z.time_stride, n);
         }
-        surrogate_row(code, k.parameter, k.threshold, n, h_t, g);
         for (int64_t j = 0; j < n; ++j) {
-            C ds = C(up(gs_t[j])), dv = gv[j];
+            C ds = C(up(gs_t[j])), dv = g[j] * carry;
             bool fired = h_t[j] >= k.threshold;
             C through_reset = k.detach ? C(0) : dv * (k.soft ? -k.threshold : k.rest - h_t[j]);
-            C dh = (ds + through_reset) * g[j] + ((fired && !k.soft) ? C(0) : dv);
+            C dh = (ds + through_reset) * surrogate<Code>(h_t[j] - k.threshold, k.parameter)
+                 + ((fired && !k.soft) ? C(0) : dv);
             down(dh * input_gain, gx_t[j]);
-            gv[j] = dh * k.decay;
             g[j] = dh;
         }
+        carry = k.decay;
         if (want_tau) {
             const IO* x_t = x + t * z.time_stride;
-            double sum = 0;
-            for (int64_t j = 0; j < n; ++j) {
-                C v = t ? reset(h[(t - 1) * n + j], k) : v0[j];
-                sum += double(g[j]) * double(DecayInput ? (v - k.rest) - C(up(x_t[j])) : v - k.rest);
-            }
-            g_tau += sum;
+            const C* before = t ? h_t - n : v0;
+            g_tau += k.decay_input ? tau_row<true>(k, n, x_t, before, t == 0, g)
+                                   : tau_row<false>(k, n, x_t, before, t == 0, g);
         }
     }
+    if (z.time)
+        for (int64_t j = 0; j < n; ++j) g[j] *= k.decay;
     return g_tau / (double(k.tau) * double(k.tau));
 }
 
@@ -243,17 +245,24 @@ INLINE void forward_block(const Shape& z, const Neuron& p, int64_t n, const IO* 
 }
 template <class IO, class C>
 INLINE double backward_block(const Shape& z, const Neuron& p, int64_t n, const IO* x, const C* v0, const double* v0_all,
-                             const IO* gs, C* gv, const double* gv_all, IO* gx, C* scratch, bool want_tau) {
+                             const IO* gs, C* g, const double* gv_all, IO* gx, C* scratch, bool want_tau) {
     Constants<C> k(p);
-    C* g = scratch + z.time * n;
+    C* h = scratch;
     if (v0_all) {
-        C* row = g + n;
+        C* row = h + z.time * n;
         spread(v0_all, n, row);
         v0 = row;
     }
-    spread(gv_all, n, gv);
-    if (k.decay_input) return backward_rows<true, IO, C>(z, k, p.surrogate, n, x, v0, gs, gv, gx, scratch, g, want_tau);
-    return backward_rows<false, IO, C>(z, k, p.surrogate, n, x, v0, gs, gv, gx, scratch, g, want_tau);
+    spread(gv_all, n, g);
+    if (k.decay_input) charge_rows<true>(z, k, n, x, v0, h);
+    else charge_rows<false>(z, k, n, x, v0, h);
+    switch (p.surrogate) {
+        case 0: return backward_rows<0>(z, k, n, x, v0, gs, g, gx, h, want_tau);
+        case 1: return backward_rows<1>(z, k, n, x, v0, gs, g, gx, h, want_tau);
+        case 2: return backward_rows<2>(z, k, n, x, v0, gs, g, gx, h, want_tau);
+        case 3: return backward_rows<3>(z, k, n, x, v0, gs, g, gx, h, want_tau);
+        default: return backward_rows<4>(z, k, n, x, v0, gs, g, gx, h, want_tau);
+    }
 }
 
 // Widest block whose scratch of `bytes_per_lane` stays within a second-level cache of 1 MB, while every thread
@@ -298,12 +307,12 @@ extern "C" void lif_forward(const Shape* shape, const Neuron* p, const IO* x, IO
 extern "C" void lif_backward(const Shape* shape, const Neuron* p, const IO* x, const C* v0, const double* v0_all,
                              const IO* gs, C* gv, const double* gv_all, IO* gx, double* g_tau) {
     const Shape z = *shape;
-    const int64_t width = block_width(z, (z.time + 5) * sizeof(C)), per_row = (z.lanes + width - 1) / width;
+    const int64_t width = block_width(z, (z.time + 4) * sizeof(C)), per_row = (z.lanes + width - 1) / width;
     const int64_t blocks = z.outer * per_row;
     std::vector<double> parts(g_tau ? blocks : 0);
     #pragma omp parallel num_threads(z.threads) if (z.threads > 1)
     {
-        const std::unique_ptr<C[]> scratch(new C[(z.time + 2) * width]);  // not cleared: written before it is read
+        const std::unique_ptr<C[]> scratch(new C[(z.time + 1) * width]);  // not cleared: written before it is read
         #pragma omp for schedule(static)
         for (int64_t b = 0; b < blocks; ++b) {
             const int64_t row = b / per_row, lane = (b % per_row) * width, at = row * z.outer_stride + lane;
