@@ -6,7 +6,7 @@ thread, whose waiting it leaves out.
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,13 +41,23 @@ def clock() -> str:
 
 def median_ms(f: Callable[[], object], repeats: int) -> float:
     """Median milliseconds of `repeats` calls, after one that is not counted."""
-    f()
-    times = []
-    for _ in range(repeats):
-        start = now_s()
-        f()
-        times.append(now_s() - start)
-    return 1e3 * sorted(times)[len(times) // 2]
+    return medians_ms([f], 1, repeats)[0]
+
+
+def medians_ms(functions: Sequence[Callable[[], object]], turns: int, repeats: int = 3) -> list[float]:
+    """Median milliseconds of each, in turns, so that what the neighbours do strikes all of them alike.
+
+    A turn calls one of them `repeats` times, after one call that is not counted, then the next.
+    """
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(turns):
+        for f, taken in zip(functions, times, strict=True):
+            f()
+            for _ in range(repeats):
+                start = now_s()
+                f()
+                taken.append(now_s() - start)
+    return [1e3 * sorted(taken)[len(taken) // 2] for taken in times]
 
 
 def apart(measure: Callable[..., tuple[float, float]], *args: object) -> tuple[float, float]:

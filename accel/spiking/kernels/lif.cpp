@@ -13,6 +13,10 @@
 #include <memory>
 #include <vector>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -151,21 +155,52 @@ template <class IO> INLINE void fetch(const IO* row, int64_t n) {
     for (int64_t i = 0; i < n * int64_t(sizeof(IO)); i += 64) __builtin_prefetch(bytes + i);
 }
 
+// A result is made in pieces of CHUNK lanes and written past the caches where the tensor is larger than a core's own: the
+// processor would read every line of it first, which is a third of all traffic.
+constexpr int64_t CHUNK = 512;
+template <class IO> INLINE bool past_caches(const Shape& z) {
+    return z.time * z.outer * z.lanes * int64_t(sizeof(IO)) > (1 << 20);
+}
+template <class IO> INLINE void write(const IO* from, IO* to, int64_t n, bool past) {
+#if defined(__SSE2__)
+    if (past && reinterpret_cast<uintptr_t>(to) % 16 == 0) {
+        const int64_t whole = n * int64_t(sizeof(IO)) / 16;
+        const __m128i* a = reinterpret_cast<const __m128i*>(from);
+        __m128i* b = reinterpret_cast<__m128i*>(to);
+        for (int64_t i = 0; i < whole; ++i) _mm_stream_si128(b + i, _mm_load_si128(a + i));
+        const int64_t done = whole * 16 / int64_t(sizeof(IO));
+        from += done, to += done, n -= done;
+    }
+#endif
+    std::memcpy(to, from, n * sizeof(IO));
+}
+INLINE void written() {  // what was written past the caches is there for other threads
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
 template <bool DecayInput, class IO, class C>
 INLINE void forward_rows(const Shape& z, const Constants<C>& k, int64_t n, const IO* x, IO* s, C* v) {
+    alignas(64) IO piece[CHUNK];
+    const bool past = past_caches<IO>(z);
     for (int64_t t = 0; t < z.time; ++t) {
-        const IO* __restrict x_t = x + t * z.time_stride;
-        IO* __restrict s_t = s + t * z.time_stride;
-        if (t + AHEAD < z.time) {
-            fetch(x_t + AHEAD * z.time_stride, n);
-            fetch(s_t + AHEAD * z.time_stride, n);
-        }
-        for (int64_t j = 0; j < n; ++j) {
-            C h = charge<DecayInput>(C(up(x_t[j])), v[j], k);
-            down(h >= k.threshold ? C(1) : C(0), s_t[j]);
-            v[j] = reset(h, k);
+        const IO* x_t = x + t * z.time_stride;
+        IO* s_t = s + t * z.time_stride;
+        if (t + AHEAD < z.time) fetch(x_t + AHEAD * z.time_stride, n);
+        for (int64_t c = 0; c < n; c += CHUNK) {
+            const int64_t m = std::min(CHUNK, n - c);
+            const IO* __restrict x_c = x_t + c;
+            C* __restrict v_c = v + c;
+            for (int64_t j = 0; j < m; ++j) {
+                C h = charge<DecayInput>(C(up(x_c[j])), v_c[j], k);
+                down(h >= k.threshold ? C(1) : C(0), piece[j]);
+                v_c[j] = reset(h, k);
+            }
+            write(piece, s_t + c, m, past);
         }
     }
+    written();
 }
 
 // The membranes of all steps of a block before they are reset, again.
@@ -198,25 +233,31 @@ INLINE double tau_row(const Constants<C>& k, int64_t n, const IO* x_t, const C* 
 template <int Code, class IO, class C>
 INLINE double backward_rows(const Shape& z, const Constants<C>& k, int64_t n, const IO* x, const C* v0, const IO* gs,
                             C* __restrict g, IO* gx, const C* h, bool want_tau) {
+    alignas(64) IO piece[CHUNK];
+    const bool past = past_caches<IO>(z);
     const C input_gain = k.decay_input ? C(1) / k.tau : C(1);
     double g_tau = 0;
     C carry = 1;  // g holds dL/dv of the last step, then dL/dh of the step after, of which `decay` arrives
     for (int64_t t = z.time - 1; t >= 0; --t) {
-        const IO* __restrict gs_t = gs + t * z.time_stride;
-        IO* __restrict gx_t = gx + t * z.time_stride;
-        const C* __restrict h_t = h + t * n;
-        if (t >= AHEAD) {
-            fetch(gs_t - AHEAD * z.time_stride, n);
-            fetch(gx_t - AHEAD * z.time_stride, n);
-        }
-        for (int64_t j = 0; j < n; ++j) {
-            C ds = C(up(gs_t[j])), dv = g[j] * carry;
-            bool fired = h_t[j] >= k.threshold;
-            C through_reset = k.detach ? C(0) : dv * (k.soft ? -k.threshold : k.rest - h_t[j]);
-            C dh = (ds + through_reset) * surrogate<Code>(h_t[j] - k.threshold, k.parameter)
-                 + ((fired && !k.soft) ? C(0) : dv);
-            down(dh * input_gain, gx_t[j]);
-            g[j] = dh;
+        const IO* gs_t = gs + t * z.time_stride;
+        IO* gx_t = gx + t * z.time_stride;
+        const C* h_t = h + t * n;
+        if (t >= AHEAD) fetch(gs_t - AHEAD * z.time_stride, n);
+        for (int64_t c = 0; c < n; c += CHUNK) {
+            const int64_t m = std::min(CHUNK, n - c);
+            const IO* __restrict gs_c = gs_t + c;
+            const C* __restrict h_c = h_t + c;
+            C* __restrict g_c = g + c;
+            for (int64_t j = 0; j < m; ++j) {
+                C ds = C(up(gs_c[j])), dv = g_c[j] * carry;
+                bool fired = h_c[j] >= k.threshold;
+                C through_reset = k.detach ? C(0) : dv * (k.soft ? -k.threshold : k.rest - h_c[j]);
+                C dh = (ds + through_reset) * surrogate<Code>(h_c[j] - k.threshold, k.parameter)
+                     + ((fired && !k.soft) ? C(0) : dv);
+                down(dh * input_gain, piece[j]);
+                g_c[j] = dh;
+            }
+            write(piece, gx_t + c, m, past);
         }
         carry = k.decay;
         if (want_tau) {
@@ -226,6 +267,7 @@ INLINE double backward_rows(const Shape& z, const Constants<C>& k, int64_t n, co
                                    : tau_row<false>(k, n, x_t, before, t == 0, g);
         }
     }
+    written();
     if (z.time)
         for (int64_t j = 0; j < n; ++j) g[j] *= k.decay;
     return g_tau / (double(k.tau) * double(k.tau));

@@ -113,6 +113,16 @@ def test_compiled_equals_loop_on_every_layout_and_dtype(layout, dtype):
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("lanes", [1024, 1027])  # whole lines of memory, and rows that begin anywhere
+def test_compiled_equals_loop_where_results_are_written_past_the_caches(lanes, dtype):
+    x = randn(60, 9, lanes, dtype=dtype) * 1.5
+    assert x.numel() * x.element_size() > 1 << 20
+    with loader.use_backend("compiled"):
+        check_against_loop(x, LIFParameters(detach_reset=False))
+
+
+@needs_compiler
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_compiled_reads_and_writes_every_half_like_torch(dtype):
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
