@@ -8,6 +8,8 @@ zeroed afterwards. Either way padded steps come out exactly 0, and what they hel
 import torch
 from torch import Tensor, nn
 
+from accel.spiking.events import SpikeLinear
+
 
 def mask_steps(x: Tensor, mask: Tensor | None) -> Tensor:
     """x [T, B, ...] with padded steps set to 0, even where they held NaN."""
@@ -28,7 +30,7 @@ class LinearNorm(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, *, bias: bool) -> None:
         super().__init__()
-        self.linear = nn.Linear(n_in, n_out, bias=bias)
+        self.linear = SpikeLinear(n_in, n_out, bias=bias)
         self.norm = nn.BatchNorm1d(n_out)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
