@@ -234,6 +234,7 @@ template <int Code, class IO, class C>
 INLINE double backward_rows(const Shape& z, const Constants<C>& k, int64_t n, const IO* x, const C* v0, const IO* gs,
                             C* __restrict g, IO* gx, const C* h, bool want_tau) {
     alignas(64) IO piece[CHUNK];
+    alignas(64) C slope[CHUNK];
     const bool past = past_caches<IO>(z);
     const C input_gain = k.decay_input ? C(1) / k.tau : C(1);
     double g_tau = 0;
@@ -248,12 +249,12 @@ INLINE double backward_rows(const Shape& z, const Constants<C>& k, int64_t n, co
             const IO* __restrict gs_c = gs_t + c;
             const C* __restrict h_c = h_t + c;
             C* __restrict g_c = g + c;
+            for (int64_t j = 0; j < m; ++j) slope[j] = surrogate<Code>(h_c[j] - k.threshold, k.parameter);
             for (int64_t j = 0; j < m; ++j) {
                 C ds = C(up(gs_c[j])), dv = g_c[j] * carry;
                 bool fired = h_c[j] >= k.threshold;
                 C through_reset = k.detach ? C(0) : dv * (k.soft ? -k.threshold : k.rest - h_c[j]);
-                C dh = (ds + through_reset) * surrogate<Code>(h_c[j] - k.threshold, k.parameter)
-                     + ((fired && !k.soft) ? C(0) : dv);
+                C dh = (ds + through_reset) * slope[j] + ((fired && !k.soft) ? C(0) : dv);
                 down(dh * input_gain, piece[j]);
                 g_c[j] = dh;
             }
