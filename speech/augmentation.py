@@ -37,8 +37,8 @@ class AugmentationConfig:
     U(1 - w, 1 + w). mel_shift_bands: it moves by U(-s, s) bands. time_stretch: the duration is multiplied by
     U(1 - r, 1 + r), which changes the lengths. level: U(-g, g) is added, in units of the features. noise_floor: cells
     are raised to at least the floor of silence + U(0, h), in units of the features. tilt: gain at the edges of the
-    bands, equaliser: strength e of the waves, in units of the features; both need level scaling. silence_steps: 0 to
-    this many steps of silence before the clip, and as many again behind it; the lengths grow.
+    bands, equaliser: strength e of the waves, in units of the features; both need level scaling. silence_ms: 0 to
+    this much silence before the clip, and as much again behind it, in whole steps; the lengths grow.
     """
 
     kind: str = "spectrogram"
@@ -52,7 +52,7 @@ class AugmentationConfig:
     noise_floor: float = 0.0
     tilt: float = 0.0
     equaliser: float = 0.0
-    silence_steps: int = 0
+    silence_ms: float = 0.0
 
     def build(self, features: Any, seed: int) -> "Augmentation":
         """Raises ValueError for features that are not log-mel, and for strengths that make no sense."""
@@ -79,7 +79,7 @@ class Augmentation:
             "noise_floor",
             "tilt",
             "equaliser",
-            "silence_steps",
+            "silence_ms",
         ):
             if getattr(config, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(config, name)}; use 0 for off")
@@ -95,6 +95,7 @@ class Augmentation:
         self.config = config
         self.seed = seed
         self.fill = features.floor
+        self.silence_steps = int(config.silence_ms / features.hop_ms)
         self.low_mel = float(hz_to_mel(features.f_min_hz))
         # Triangles stand at equal distances; n_mels of them have their first and last foot at f_min and f_max.
         self.mel_per_band = (float(hz_to_mel(features.f_max_hz)) - self.low_mel) / (features.n_mels + 1)
@@ -112,8 +113,8 @@ class Augmentation:
             features = lerp_gather(features, self._bands(draw[:, 0:3], features.shape[2]), dim=2)
         if config.time_stretch:
             features, lengths = stretch_time(features, lengths, 1 + config.time_stretch * (2 * draw[:, 3] - 1))
-        if config.silence_steps:
-            silence = torch.floor(draw[:, _COLOUR.stop :] * (config.silence_steps + 1)).long()
+        if config.silence_ms:
+            silence = torch.floor(draw[:, _COLOUR.stop :] * (self.silence_steps + 1)).long()
             features, lengths = surround(features, lengths, silence, self.fill)
         if config.tilt or config.equaliser:
             curve = self._colour(2 * draw[:, _COLOUR] - 1, features.shape[2])

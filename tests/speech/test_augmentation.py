@@ -12,7 +12,7 @@ from speech.features import LogMelConfig, hz_to_mel
 FEATURES = LogMelConfig.gsc_8k()
 NO_MASKS = AugmentationConfig(frequency_mask_bands=0, time_mask_fraction=0.0)
 EVERYTHING = AugmentationConfig(
-    vocal_tract=0.2, mel_stretch=0.1, mel_shift_bands=3, time_stretch=0.2, level=0.1, noise_floor=0.1, silence_steps=5
+    vocal_tract=0.2, mel_stretch=0.1, mel_shift_bands=3, time_stretch=0.2, level=0.1, noise_floor=0.1, silence_ms=50
 )
 
 
@@ -160,7 +160,7 @@ def test_time_stretch_changes_lengths_and_keeps_both_ends() -> None:
 
 def test_silence_surrounds_the_clip_and_leaves_it_whole() -> None:
     features, lengths, ids = batch(200)
-    build = dataclasses.replace(NO_MASKS, silence_steps=6).build(FEATURES, 0)
+    build = dataclasses.replace(NO_MASKS, silence_ms=60).build(FEATURES, 0)
     augmented, longer = build(features, lengths, ids, epoch=0)
     before = [int((clip.sum(1) > 0).nonzero()[0]) for clip in augmented]
     behind = (longer - lengths).numpy() - before
@@ -264,7 +264,7 @@ def test_a_microphone_needs_level_scaling() -> None:
 
 def test_strengths_that_are_off_draw_as_they_always_did() -> None:
     features, lengths, ids = batch(16)
-    config = dataclasses.replace(EVERYTHING, tilt=0.0, equaliser=0.0, silence_steps=0)
+    config = dataclasses.replace(EVERYTHING, tilt=0.0, equaliser=0.0, silence_ms=0)
     augmented, _ = config.build(FEATURES, 7)(features, lengths, ids, epoch=2)
     assert float(augmented.double().sum()) == pytest.approx(
         66078.1807, rel=1e-6
