@@ -86,6 +86,7 @@ def dispatch(verb: str, overrides: list[str]) -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from pipelines.process import spare_memory
     from pipelines.schema import register
 
     register()
@@ -98,6 +99,8 @@ def dispatch(verb: str, overrides: list[str]) -> None:
             fail(explain(error, verb, overrides))
         except ValueError as error:  # a dataclass that refuses its values
             fail(" ".join(str(error).split()))
+        if getattr(getattr(config, "model", None), "compact", False):
+            spare_memory()
         run: Callable[[Any], None] = import_module(f"pipelines.{verb}").run
         try:
             return run(config)  # a number where a sweeper can search for the smallest

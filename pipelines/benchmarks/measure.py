@@ -12,13 +12,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from resource import RUSAGE_SELF, getpagesize, getrusage
 
-from pipelines.process import set_up
+from pipelines.process import set_up, spare_memory
 
 _prepared: tuple[int, bool] = (0, False)  # what `prepare` was given, for the processes that follow
 
 
-def prepare(threads: int = 0, processor_time: bool = False) -> None:
-    """Measure with `threads` threads (0: all cores), by the wall clock or by processor time.
+def prepare(threads: int = 0, processor_time: bool = False, spare: bool = False) -> None:
+    """Measure with `threads` threads (0: all cores), by the wall clock or by processor time; `spare` memory or not.
 
     Raises ValueError for processor time of several threads.
     """
@@ -26,6 +26,8 @@ def prepare(threads: int = 0, processor_time: bool = False) -> None:
     if processor_time and threads != 1:
         raise ValueError(f"processor_time=true adds up the time of all threads, got threads={threads}; use threads=1")
     _prepared = threads, processor_time
+    if spare:
+        spare_memory()
     set_up(threads)
 
 
@@ -60,9 +62,10 @@ def medians_ms(functions: Sequence[Callable[[], object]], turns: int, repeats: i
     return [1e3 * sorted(taken)[len(taken) // 2] for taken in times]
 
 
-def apart(measure: Callable[..., tuple[float, float]], *args: object) -> tuple[float, float]:
-    """`measure(*args)` in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare, initargs=_prepared) as pool:
+def apart(measure: Callable[..., tuple[float, float]], *args: object, spare: bool = False) -> tuple[float, float]:
+    """`measure(*args)` in a process of its own, which spares memory if asked to."""
+    context, given = get_context("spawn"), (*_prepared, spare)
+    with ProcessPoolExecutor(1, mp_context=context, initializer=prepare, initargs=given) as pool:
         return pool.submit(measure, *args).result()
 
 

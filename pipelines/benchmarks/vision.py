@@ -42,7 +42,7 @@ def print_vision(repeats: int, batch: int = 0) -> None:
         ways += ["ours, bfloat16", "ours, bfloat16, channels last"] if has_bf16 else []
         first = 0.0
         for way in ways:
-            ms, mb = apart(training_step, way, name, images, repeats)
+            ms, mb = apart(training_step, way, name, images, repeats, spare="compact" in way)
             first = first or ms
             print(f"  {way:43s} {ms:8.0f} ms  {ms / first:5.2f} of ours  {ms / floor_ms:5.2f} of floor  {mb:7.0f} MB")
         if not peers.installed():

@@ -2,10 +2,14 @@
 
 import logging
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from pipelines import cli
 from pipelines.process import set_up
 
 CORES = len(os.sched_getaffinity(0))
@@ -43,3 +47,34 @@ def test_handlers_of_libraries_are_put_aside_and_not_closed() -> None:
     finally:
         root.handlers[:] = before
         torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told what to keep")
+@pytest.mark.parametrize("spare", [False, True])
+def test_large_freed_tensors_stay_unless_memory_is_spared(spare: bool) -> None:
+    code = f"""
+from pathlib import Path
+from resource import getpagesize
+from pipelines.process import set_up, spare_memory
+if {spare}: spare_memory()
+set_up(1)
+import torch
+held = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * getpagesize() / 2**20
+before = held()
+small, large = torch.ones(1 << 20), torch.ones(16 << 20)
+assert held() - before > 60
+del large
+print(held() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    left_mb = float(done.stdout)
+    assert left_mb < 20 if spare else left_mb > 60
+
+
+@pytest.mark.parametrize("compact", ["true", "false"])
+def test_a_compact_training_spares_memory(compact: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr("pipelines.process.spare_memory", lambda: called.append(True))
+    monkeypatch.setattr("pipelines.train.run", lambda config: None)
+    cli.main(["train", "experiment=spikingformer_digits", f"model.compact={compact}", f"run={tmp_path}"])
+    assert called == ([True] if compact == "true" else [])
