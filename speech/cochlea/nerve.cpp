@@ -9,12 +9,6 @@
 #include <cstdint>
 #include <vector>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
-#define INLINE static inline __attribute__((always_inline))
 // All lanes of a group; without the pragma the compiler unrolls such a short loop and loses the vectors.
 #define EACH _Pragma("omp simd") for (int j = 0; j < LANES; ++j)
 

@@ -7,12 +7,6 @@
 #include <algorithm>
 #include <cstdint>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
-
 using IO = SPIKELOOM_IO;
 
 static constexpr int64_t WORDS = 512;  // of a block: 4 KB of random numbers stay in the first-level cache

@@ -13,13 +13,6 @@
 #include <memory>
 #include <type_traits>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
-#define INLINE static inline __attribute__((always_inline))
-
 namespace {
 
 constexpr int64_t LANES = 16;
@@ -64,7 +57,6 @@ template <class F> INLINE void over_columns(int64_t N, const F& f) {
     for (; c + 4 * LANES <= N; c += 4 * LANES) f(std::integral_constant<int, 4>(), c);
     for (; c < N; c += LANES) f(std::integral_constant<int, 1>(), c);
 }
-#define INLINE_LAMBDA __attribute__((always_inline))
 
 // Rows of x whose events are listed at a time, so that the lists and a piece of the other matrix stay in cache.
 constexpr int64_t FORWARD_ROWS = 32, BACKWARD_ROWS = 64;

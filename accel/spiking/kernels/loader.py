@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 SOURCE = Path(__file__).with_name("lif.cpp")
+_CLONES = Path(__file__).with_name("clones.h")  # read before every source
 FLAGS = (
     "-O3",
     "-std=c++17",
@@ -85,14 +86,16 @@ def build(source: Path, name: str, *defines: str) -> ctypes.CDLL:
     if cxx is None:
         raise BuildError("no C++ compiler found; install g++ or set $CXX")
     command = [cxx, *FLAGS, *(f"-D{define}" for define in defines)]
-    key = hashlib.sha256(source.read_bytes() + repr([command, platform.machine()]).encode()).hexdigest()[:16]
+    told = repr([command, platform.machine()]).encode()
+    key = hashlib.sha256(source.read_bytes() + _CLONES.read_bytes() + told).hexdigest()[:16]
     target = cache_dir() / f"{name}-{key}.so"
     if not target.exists():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 built = Path(scratch) / "kernel.so"
-                done = subprocess.run([*command, str(source), "-o", str(built)], capture_output=True, text=True)
+                whole = [*command, "-include", str(_CLONES), str(source), "-o", str(built)]
+                done = subprocess.run(whole, capture_output=True, text=True)
                 if done.returncode:
                     raise BuildError(f"{cxx} could not compile {source.name}: {done.stderr.strip()[-400:]}")
                 os.replace(built, target)  # two processes may build at once; each leaves a whole file
