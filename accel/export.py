@@ -238,7 +238,7 @@ def layer_path(n: fx.Node, taken: Collection[str]) -> str:
     """Module path of a node. An operation in a parent's own forward gets its node name appended."""
     stack = n.meta.get("nn_module_stack") or {}
     path, kind = list(stack.values())[-1] if stack else ("", None)
-    leaf = isinstance(kind, str) and kind.startswith(("torch.nn.", "accel.spiking.neuron."))
+    leaf = isinstance(kind, str) and kind.startswith(("torch.nn.", "accel.spiking.neuron.", "accel.spiking.events."))
     name = path if leaf and path else f"{path}.{n.name}".lstrip(".")
     return name if name not in taken else f"{name}.{n.name}"
 
