@@ -60,7 +60,7 @@ def drop(x: Tensor, cut: int, key: int) -> Tensor:
         x = x.contiguous()
         y = torch.empty_like(x)
         io = _KERNELS[x.dtype]
-        loader.build(_SOURCE, f"dropout-{io}", f"SPIKELOOM_IO={io}").dropout(
+        loader.build(_SOURCE, f"dropout-{io}", f"-DSPIKELOOM_IO={io}").dropout(
             ctypes.c_int64(x.numel()), ctypes.c_uint64(key % 2**64), ctypes.c_uint32(cut), ctypes.c_double(scale),
             ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(y.data_ptr()), ctypes.c_int64(torch.get_num_threads()),
         )  # fmt: skip

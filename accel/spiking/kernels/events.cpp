@@ -3,9 +3,9 @@
 //     forward           y[m][n]  = bias[n] + sum over k with x[m][k] != 0 of x[m][k] w[k][n]
 //     weight gradient   gw[k][n] = sum over m with x[m][k] != 0 of x[m][k] gy[m][n]
 //
-// Both are sums of rows. A sum of up to 128 columns stays in registers while the rows it is made of stream from the
-// second-level cache. Every sum has one order, whatever the number of threads. N is a multiple of 16,
-// K at most 65536.
+// Both are sums of rows. A sum of up to eight vectors stays in registers while the rows it is made of stream from the
+// second-level cache; vectors are as long as the processor's registers, since longer ones spill. Every sum has one order,
+// whatever the number of threads. N is a multiple of 16, K at most 65536.
 
 #include <algorithm>
 #include <cstdint>
@@ -15,27 +15,28 @@
 
 namespace {
 
-constexpr int64_t LANES = 16;
-typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
+constexpr int AVX512_LANES = 16, OTHER_LANES = 8;  // floats in a vector
 
-INLINE Vector load(const float* from) {
-    Vector v;
-    std::memcpy(&v, from, sizeof v);
-    return v;
-}
-INLINE void store(float* to, const Vector& v) { std::memcpy(to, &v, sizeof v); }
+// V vectors of L floats each, in registers.
+template <int L, int V> struct Sum {
+    typedef float Vector __attribute__((vector_size(L * sizeof(float))));
+    Vector v[V] = {};
 
-// sum[0 .. 16 V) += value[i] * rows[at[i]][0 .. 16 V) for all i; `at` counts rows of `stride` floats.
-template <int V>
-INLINE void add_rows(int64_t n, const uint16_t* at, const float* value, const float* rows, int64_t stride, Vector* sum) {
-    Vector s[V];
-    for (int j = 0; j < V; ++j) s[j] = sum[j];
-    for (int64_t i = 0; i < n; ++i) {
-        const float* row = rows + int64_t(at[i]) * stride;
-        for (int j = 0; j < V; ++j) s[j] += value[i] * load(row + LANES * j);
+    INLINE_LAMBDA void load(const float* from) { std::memcpy(v, from, sizeof v); }
+    INLINE_LAMBDA void store(float* to) const { std::memcpy(to, v, sizeof v); }
+
+    // += value[i] * rows[at[i]][0 .. L V) for all i < n; `at` counts rows of `stride` floats.
+    INLINE_LAMBDA void add_rows(int64_t n, const uint16_t* at, const float* value, const float* rows, int64_t stride) {
+        for (int64_t i = 0; i < n; ++i) {
+            const float* row = rows + int64_t(at[i]) * stride;
+            for (int j = 0; j < V; ++j) {
+                Vector w;
+                std::memcpy(&w, row + L * j, sizeof w);
+                v[j] += value[i] * w;
+            }
+        }
     }
-    for (int j = 0; j < V; ++j) sum[j] = s[j];
-}
+};
 
 // Bit i is set where x[i] is not 0, i < n <= 64.
 INLINE uint64_t nonzero_bits(const float* x, int64_t n) {
@@ -50,77 +51,116 @@ INLINE uint64_t nonzero_bits(const float* x, int64_t n) {
     return bits;
 }
 
-// f(V, column) over all columns, 16 V of them at a time, the widest pieces first.
-template <class F> INLINE void over_columns(int64_t N, const F& f) {
+// f(sum, column) over all columns, the widest pieces first.
+template <int L, class F> INLINE void over_columns(int64_t N, const F& f) {
     int64_t c = 0;
-    for (; c + 8 * LANES <= N; c += 8 * LANES) f(std::integral_constant<int, 8>(), c);
-    for (; c + 4 * LANES <= N; c += 4 * LANES) f(std::integral_constant<int, 4>(), c);
-    for (; c < N; c += LANES) f(std::integral_constant<int, 1>(), c);
+    for (; c + 8 * L <= N; c += 8 * L) f(Sum<L, 8>(), c);
+    for (; c + 4 * L <= N; c += 4 * L) f(Sum<L, 4>(), c);
+    for (; c < N; c += L) f(Sum<L, 1>(), c);
 }
 
 // Rows of x whose events are listed at a time, so that the lists and a piece of the other matrix stay in cache.
 constexpr int64_t FORWARD_ROWS = 32, BACKWARD_ROWS = 64;
 
-}  // namespace
+// Handed on by value: a number behind a reference would be read again after every event that is written.
+struct Forward {
+    int64_t M, K, N;
+    const float *x, *w, *bias;
+    float* y;
+};
 
-// Events of up to FORWARD_ROWS rows, then their sums; `at` and `value` hold FORWARD_ROWS * K.
-CLONES void forward_rows(int64_t rows, int64_t K, int64_t N, const float* x, const float* w, const float* bias, float* y,
-                         uint16_t* at, float* value) {
-    int64_t starts[FORWARD_ROWS + 1] = {0}, n = 0;
+struct WeightGradient {
+    int64_t M, K, N;
+    const float *x, *gy;
+    float* gw;
+};
+
+// Where one thread lists events.
+struct Events {
+    std::unique_ptr<uint16_t[]> at;  // row of the other matrix
+    std::unique_ptr<float[]> value;
+    std::unique_ptr<int64_t[]> starts;  // of each sum in the lists
+    std::unique_ptr<uint64_t[]> bits;
+
+    Events(int64_t sums, int64_t each)
+        : at(new uint16_t[sums * each]), value(new float[sums * each]), starts(new int64_t[sums + 1]), bits(new uint64_t[sums]) {}
+};
+
+// Events of the rows [first, first + rows), up to FORWARD_ROWS of them, then their sums.
+template <int L> INLINE void forward_rows(Forward p, int64_t first, int64_t rows, const Events& events) {
+    const float* x = p.x + first * p.K;
+    const auto starts = events.starts.get();
+    const auto at = events.at.get();
+    const auto value = events.value.get();
+    int64_t n = 0;
     for (int64_t m = 0; m < rows; ++m) {
-        for (int64_t k = 0; k < K; k += 64)
-            for (uint64_t bits = nonzero_bits(x + m * K + k, std::min<int64_t>(64, K - k)); bits; bits &= bits - 1) {
+        starts[m] = n;
+        for (int64_t k = 0; k < p.K; k += 64)
+            for (uint64_t bits = nonzero_bits(x + m * p.K + k, std::min<int64_t>(64, p.K - k)); bits; bits &= bits - 1) {
                 const int64_t one = k + __builtin_ctzll(bits);
                 at[n] = uint16_t(one);
-                value[n++] = x[m * K + one];
+                value[n++] = x[m * p.K + one];
             }
-        starts[m + 1] = n;
     }
-    over_columns(N, [&](auto width, int64_t c) INLINE_LAMBDA {
-        constexpr int V = decltype(width)::value;
+    starts[rows] = n;
+    over_columns<L>(p.N, [&](auto zero, int64_t c) INLINE_LAMBDA {
         for (int64_t m = 0; m < rows; ++m) {
-            Vector sum[V] = {};
-            if (bias)
-                for (int j = 0; j < V; ++j) sum[j] = load(bias + c + LANES * j);
-            add_rows<V>(starts[m + 1] - starts[m], at + starts[m], value + starts[m], w + c, N, sum);
-            for (int j = 0; j < V; ++j) store(y + m * N + c + LANES * j, sum[j]);
+            auto sum = zero;
+            if (p.bias) sum.load(p.bias + c);
+            sum.add_rows(starts[m + 1] - starts[m], at + starts[m], value + starts[m], p.w + c, p.N);
+            sum.store(p.y + (first + m) * p.N + c);
         }
     });
 }
 
-// What all rows add to gw of the columns [first, first + count) of x; `at` and `value` hold count * BACKWARD_ROWS, `bits`
-// and `starts` count + 1.
-CLONES void weight_gradient_columns(int64_t first, int64_t count, int64_t M, int64_t K, int64_t N, const float* x,
-                                    const float* gy, float* gw, uint16_t* at, float* value, uint64_t* bits,
-                                    int64_t* starts) {
-    for (int64_t block = 0; block < M; block += BACKWARD_ROWS) {
-        const int64_t rows = std::min(BACKWARD_ROWS, M - block);
-        const float* x_block = x + block * K + first;
+// What all rows add to gw of the columns [first, first + count) of x.
+template <int L>
+INLINE void weight_gradient_columns(WeightGradient p, int64_t first, int64_t count, const Events& events) {
+    const auto starts = events.starts.get();
+    const auto at = events.at.get();
+    const auto value = events.value.get();
+    const auto bits = events.bits.get();
+    for (int64_t block = 0; block < p.M; block += BACKWARD_ROWS) {
+        const int64_t rows = std::min(BACKWARD_ROWS, p.M - block);
+        const float* x = p.x + block * p.K + first;
         std::fill(bits, bits + count, 0);
         for (int64_t m = 0; m < rows; ++m)
-            for (int64_t k = 0; k < count; ++k) bits[k] |= uint64_t(x_block[m * K + k] != 0) << m;
+            for (int64_t k = 0; k < count; ++k) bits[k] |= uint64_t(x[m * p.K + k] != 0) << m;
         int64_t n = 0;
         for (int64_t k = 0; k < count; ++k) {
             starts[k] = n;
             for (uint64_t left = bits[k]; left; left &= left - 1) {
                 const int64_t m = __builtin_ctzll(left);
                 at[n] = uint16_t(m);
-                value[n++] = x_block[m * K + k];
+                value[n++] = x[m * p.K + k];
             }
         }
         starts[count] = n;
-        over_columns(N, [&](auto width, int64_t c) INLINE_LAMBDA {
-            constexpr int V = decltype(width)::value;
+        over_columns<L>(p.N, [&](auto zero, int64_t c) INLINE_LAMBDA {
             for (int64_t k = 0; k < count; ++k) {
-                float* to = gw + (first + k) * N + c;
-                Vector sum[V] = {};
-                if (block)
-                    for (int j = 0; j < V; ++j) sum[j] = load(to + LANES * j);
-                add_rows<V>(starts[k + 1] - starts[k], at + starts[k], value + starts[k], gy + block * N + c, N, sum);
-                for (int j = 0; j < V; ++j) store(to + LANES * j, sum[j]);
+                float* to = p.gw + (first + k) * p.N + c;
+                auto sum = zero;
+                if (block) sum.load(to);
+                sum.add_rows(starts[k + 1] - starts[k], at + starts[k], value + starts[k], p.gy + block * p.N + c, p.N);
+                sum.store(to);
             }
         });
     }
+}
+
+}  // namespace
+
+AVX512 void forward_rows_wide(const Forward& p, int64_t first, int64_t rows, const Events& events) {
+    forward_rows<AVX512_LANES>(p, first, rows, events);
+}
+CLONES void forward_rows_narrow(const Forward& p, int64_t first, int64_t rows, const Events& events) {
+    forward_rows<OTHER_LANES>(p, first, rows, events);
+}
+AVX512 void weight_gradient_wide(const WeightGradient& p, int64_t first, int64_t count, const Events& events) {
+    weight_gradient_columns<AVX512_LANES>(p, first, count, events);
+}
+CLONES void weight_gradient_narrow(const WeightGradient& p, int64_t first, int64_t count, const Events& events) {
+    weight_gradient_columns<OTHER_LANES>(p, first, count, events);
 }
 
 CLONES int64_t count_nonzero(const float* x, int64_t n) {
@@ -143,32 +183,32 @@ extern "C" int64_t events_count(const float* x, int64_t n, int64_t threads) {
     return count;
 }
 
+// Floats in a vector of this processor's, 0 where it has neither AVX-512 nor AVX2.
+extern "C" int64_t events_lanes() { return HAS_AVX512 ? AVX512_LANES : HAS_AVX2 ? OTHER_LANES : 0; }
+
 // x [M][K], w [K][N], bias [N] or null -> y [M][N].
 extern "C" void events_forward(int64_t M, int64_t K, int64_t N, const float* x, const float* w, const float* bias,
                                float* y, int64_t threads) {
+    const Forward product = {M, K, N, x, w, bias, y};
+    const auto some_rows = HAS_AVX512 ? forward_rows_wide : forward_rows_narrow;
     #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        const std::unique_ptr<uint16_t[]> at(new uint16_t[FORWARD_ROWS * K]);
-        const std::unique_ptr<float[]> value(new float[FORWARD_ROWS * K]);
+        const Events events(FORWARD_ROWS, K);
         #pragma omp for schedule(static)
-        for (int64_t m = 0; m < M; m += FORWARD_ROWS)
-            forward_rows(std::min(FORWARD_ROWS, M - m), K, N, x + m * K, w, bias, y + m * N, at.get(), value.get());
+        for (int64_t m = 0; m < M; m += FORWARD_ROWS) some_rows(product, m, std::min(FORWARD_ROWS, M - m), events);
     }
 }
 
 // x [M][K], gy [M][N] -> gw [K][N].
 extern "C" void events_weight_gradient(int64_t M, int64_t K, int64_t N, const float* x, const float* gy, float* gw,
                                        int64_t threads) {
+    const WeightGradient product = {M, K, N, x, gy, gw};
+    const auto some_columns = HAS_AVX512 ? weight_gradient_wide : weight_gradient_narrow;
     const int64_t width = std::min<int64_t>(512, (K + threads - 1) / threads);
     #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        const std::unique_ptr<uint16_t[]> at(new uint16_t[width * BACKWARD_ROWS]);
-        const std::unique_ptr<float[]> value(new float[width * BACKWARD_ROWS]);
-        const std::unique_ptr<uint64_t[]> bits(new uint64_t[width]);
-        const std::unique_ptr<int64_t[]> starts(new int64_t[width + 1]);
+        const Events events(width, BACKWARD_ROWS);
         #pragma omp for schedule(static)
-        for (int64_t k = 0; k < K; k += width)
-            weight_gradient_columns(k, std::min(width, K - k), M, K, N, x, gy, gw, at.get(), value.get(), bits.get(),
-                                    starts.get());
+        for (int64_t k = 0; k < K; k += width) some_columns(product, k, std::min(width, K - k), events);
     }
 }

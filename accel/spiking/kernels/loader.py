@@ -77,15 +77,15 @@ def _share_openmp() -> None:
 
 
 @cache
-def build(source: Path, name: str, *defines: str) -> ctypes.CDLL:
-    """The loaded library of one C++ file, compiled with `-D` for each of `defines`; `name` begins its cached file.
+def build(source: Path, name: str, *options: str) -> ctypes.CDLL:
+    """The loaded library of one C++ file, compiled with FLAGS and then `options`; `name` begins its cached file.
 
     Raises BuildError with the reason.
     """
     cxx = compiler()
     if cxx is None:
         raise BuildError("no C++ compiler found; install g++ or set $CXX")
-    command = [cxx, *FLAGS, *(f"-D{define}" for define in defines)]
+    command = [cxx, *FLAGS, *options]
     told = repr([command, platform.machine()]).encode()
     key = hashlib.sha256(source.read_bytes() + _CLONES.read_bytes() + told).hexdigest()[:16]
     target = cache_dir() / f"{name}-{key}.so"
@@ -112,7 +112,7 @@ def build(source: Path, name: str, *defines: str) -> ctypes.CDLL:
 def library(dtype: torch.dtype) -> ctypes.CDLL:
     """The neuron kernel for one element type. Raises BuildError with the reason."""
     io, compute = TYPES[dtype]
-    return build(SOURCE, f"lif-{io}", f"SPIKELOOM_IO={io}", f"SPIKELOOM_COMPUTE={compute}")
+    return build(SOURCE, f"lif-{io}", f"-DSPIKELOOM_IO={io}", f"-DSPIKELOOM_COMPUTE={compute}")
 
 
 _forced: ContextVar[str | None] = ContextVar("spikeloom_backend", default=None)

@@ -1,5 +1,8 @@
 """Products that skip zeros, against the dense ones."""
 
+import time
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,10 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from accel.spiking import events
-from accel.spiking.events import DENSE_FROM, SpikeLinear, active_share
+from accel.spiking.events import SpikeLinear, active_share, dense_from, event_product, event_weight_gradient
 from accel.spiking.kernels import loader
 
-pytestmark = pytest.mark.skipif(loader.compiler() is None, reason="no C++ compiler for the compiled backend")
+pytestmark = pytest.mark.skipif(
+    loader.compiler() is None or dense_from() == 0, reason="no C++ compiler, or a processor without AVX2: always dense"
+)
 
 
 def spikes(*shape: int, share: float, seed: int = 0) -> Tensor:
@@ -44,19 +49,30 @@ def took_events(y: Tensor) -> bool:
     return any("EventLinear" in name for name in names)
 
 
+def least_s(call: Callable[[], object], runs: int = 30) -> float:
+    """Least processor time of a call, in seconds: what others do on the machine can only add."""
+
+    def run() -> float:
+        start = time.process_time()
+        call()
+        return time.process_time() - start
+
+    return min(run() for _ in range(runs))
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     rows=st.integers(1, 140),
     n_in=st.integers(1, 200),
     n_out=st.sampled_from([16, 32, 48, 64, 80, 128, 208]),
-    share=st.sampled_from([0.0, 0.02, 0.2, 0.35]),
+    share=st.sampled_from([0.0, 0.02, 0.2, 0.28]),
     bias=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_a_training_pass_equals_that_of_a_dense_layer(rows, n_in, n_out, share, bias, seed):
     ours, dense = layers(n_in, n_out, bias=bias, seed=seed)
     x = spikes(rows, n_in, share=share, seed=seed)
-    x *= active_share(x) < DENSE_FROM  # small ones may come out busy
+    x *= active_share(x) < dense_from()  # small ones may come out busy
     results = training_pass(ours, x)
     assert took_events(results[0])
     for a, b in zip(results, training_pass(dense, x), strict=True):
@@ -153,3 +169,17 @@ def test_a_second_derivative_is_refused():
     (grad,) = torch.autograd.grad(ours(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
+
+
+def test_skipping_zeros_is_faster_than_not_skipping_them():
+    """Half of the time at an eighth of the activity, measured; a kernel whose sums spill takes five times as long."""
+    x, weight, gy = spikes(2000, 256, share=0.12), torch.randn(256, 256), torch.randn(2000, 256)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        forward = least_s(lambda: event_product(x, weight)), least_s(lambda: x @ weight.t())
+        backward = least_s(lambda: event_weight_gradient(x, gy)), least_s(lambda: gy.t() @ x)
+    finally:
+        torch.set_num_threads(threads)
+    assert forward[0] < forward[1]
+    assert backward[0] < backward[1]
