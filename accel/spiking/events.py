@@ -22,7 +22,7 @@ from accel.spiking.kernels import loader
 
 # Floats in a vector of the processor -> share of active inputs from which the dense product is as fast: measured with
 # AVX-512 and with AVX2.
-_DENSE_FROM = {16: 0.4, 8: 0.3}
+_DENSE_FROM = {16: 0.4, 8: 0.35}
 _SOURCE = Path(__file__).parent / "kernels" / "events.cpp"
 _LANES = 16  # outputs the kernel adds at a time
 _MAX_INPUTS = 65536
