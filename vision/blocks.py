@@ -19,13 +19,14 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accel.spiking.events import SpikeConv2d
 from accel.spiking.functional import LIFParameters, LIFState
 from accel.spiking.neuron import LIF
 from accel.spiking.surrogate import Sigmoid
-from vision.memory import how_made, is_recomputing, keep_as_bytes, keep_nothing_of, made_again, pool
+from vision.memory import how_made, keep_as_bytes, keep_nothing_of, made_again, pool
+from vision.norm import TimeBatchNorm
 
 Residual = Literal["ms", "sew"]
 Attention = Literal["ssa", "qkta", "qkca"]
@@ -36,29 +37,6 @@ ATTENTION_SCALE, ATTENTION_THRESHOLD = 0.125, 0.5
 def neuron(tau: float) -> LIFParameters:
     """h = v + (x - v)/tau, a spike at h >= 1, hard reset to 0 without gradient, sigmoid surrogate of slope 4."""
     return LIFParameters(tau=tau, decay_input=True, threshold=1.0, v_reset=0.0, surrogate=Sigmoid(4.0))
-
-
-class TimeBatchNorm(nn.BatchNorm2d):
-    """Batch norm of [T*B, C, H, W], statistics over time and batch at once.
-
-    `repeats` says that the caller stands for that many equal time steps. Mean and variance are the same, but the
-    running variance is the unbiased n/(n-1) form, and n counts every step.
-    """
-
-    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
-        if self.training and is_recomputing():
-            mean, var = self.running_mean.clone(), self.running_var.clone()  # type: ignore[union-attr]
-            return F.batch_norm(x, mean, var, self.weight, self.bias, True, 0.0, self.eps)
-        if not self.training or repeats == 1 or self.running_var is None:
-            return super().forward(x)
-        self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)  # type: ignore[arg-type]
-        once = self.running_var.clone()
-        y = F.batch_norm(x, self.running_mean, once, self.weight, self.bias, True, momentum, self.eps)
-        n = x.numel() // x.shape[1]
-        kept = (1 - momentum) * self.running_var
-        self.running_var.copy_(kept + (once - kept) * (repeats * (n - 1) / (repeats * n - 1)))
-        return y
 
 
 class SpikingConv(nn.Module):
@@ -81,7 +59,7 @@ class SpikingConv(nn.Module):
         assert pool != "spikes" or fires == "before"
         self.fires, self.pool, self.spikes_in = fires, pool, spikes_in
         self.lif = None if fires == "never" else LIF(p)
-        self.conv = nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=bias)
+        self.conv = SpikeConv2d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=bias)
         self.norm = TimeBatchNorm(n_out)
 
     def forward(self, x: Tensor, state: LIFState | None = None, repeats: int = 1) -> tuple[Tensor, LIFState | None]:

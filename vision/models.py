@@ -13,7 +13,8 @@ class SpikingTransformerConfig:
     """name: one of `vision.variants.list_models()`. T: steps a picture is shown (events bring their own).
 
     For training alone: compact and checkpointing keep less for the backward pass and compute some of it again, with
-    equal gradients; channels_last is the layout of the convolutions, faster on some processors.
+    equal gradients; channels_last is the layout of the maps in which convolutions skip zeros
+    (`accel.spiking.events.SpikeConv2d`), false for channels first.
     """
 
     kind: str = "spiking_transformer"
@@ -26,7 +27,7 @@ class SpikingTransformerConfig:
     drop_path_rate: float = 0.0
     compact: bool = False
     checkpointing: bool = False
-    channels_last: bool = False
+    channels_last: bool = True
 
     def build(self, n_inputs: int, n_classes: int) -> Any:
         """The network. Raises ValueError for a name or sizes it cannot have."""

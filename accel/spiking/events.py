@@ -1,15 +1,19 @@
-"""Linear maps of spikes that skip the zeros in training: the CPU adds rows of the weights where a neuron fired.
+"""Linear maps and convolutions of spikes that skip the zeros in training: where a neuron fired, weights are added.
 
     y[m]  = bias + sum over k with x[m, k] != 0 of x[m, k] W[:, k]          forward
     dW    = sum over m with x[m, k] != 0 of x[m, k] dL/dy[m], for each k    weight gradient
 
-Both are the products of `nn.Linear` with the terms left out that are 0; only the order of the sums differs. dL/dx is
-dense, since a surrogate gradient reaches silent neurons, too. With an eighth of the inputs active a product takes a
-third to a half of the time of the dense one, with `dense_from()` of them about as long. Where weights or gradients are
-infinite or NaN, a dense product carries them into silent inputs as well; this one does not.
+and the same at every position under a kernel. Both are the products of `nn.Linear` and `nn.Conv2d` with the terms left
+out that are 0; only the order of the sums differs. dL/dx is dense: a surrogate gradient reaches silent neurons, too.
+With an eighth of the inputs active a product takes a third to a half of the time of the dense one, the weight gradient
+of a convolution a quarter; with `dense_from()` of them they take about as long. Where weights or gradients are infinite
+or NaN, a dense product carries them into silent inputs as well; these do not.
+
+Under bfloat16 autocast these sums stay in float32, exacter than what they replace; dL/dx is a bfloat16 product.
 """
 
 import ctypes
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,53 +24,99 @@ from torch.autograd.function import once_differentiable
 
 from accel.spiking.kernels import loader
 
-# Floats in a vector of the processor -> share of active inputs from which the dense product is as fast: measured with
-# AVX-512 and with AVX2.
-_DENSE_FROM = {16: 0.4, 8: 0.35}
+# Floats in a vector of the processor -> share of active inputs from which the dense product is as fast, of side 1 and
+# of a larger one: measured with AVX-512 (side 1 alone) and with AVX2.
+_DENSE_FROM = {16: (0.4, 0.25), 8: (0.35, 0.25)}
+_BFLOAT16_TIME = 0.5  # of a dense product, beside one in float32
 _SOURCE = Path(__file__).parent / "kernels" / "events.cpp"
 _LANES = 16  # outputs the kernel adds at a time
-_MAX_INPUTS = 65536
+_LARGEST = 2**15  # inputs of a linear map, channels and width of a picture: positions are numbers of 16 bits
 
 
 class SpikeLinear(nn.Linear):
     """`nn.Linear` for inputs that are mostly 0: x [..., C_in] -> [..., C_out].
 
-    In training on a CPU in float32 with the compiled backend, C_out a multiple of 16, inputs with less than
-    `dense_from()` of active entries go through the sums of rows above; everything else, evaluation and export with it,
-    is `nn.Linear`.
+    In training on a CPU with the compiled backend, C_out a multiple of 16, float32 inputs with less than `dense_from()`
+    of active entries go through the sums of rows above; everything else, evaluation and export with it, is `nn.Linear`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and _takes(x, self.weight):
-            y: Tensor = _EventLinear.apply(x.reshape(-1, self.in_features), self.weight, self.bias)
-            return y.unflatten(0, x.shape[:-1])
+            column = x.reshape(1, -1, 1, self.in_features)
+            y: Tensor = _EventConv.apply(column, self.weight[:, :, None, None], self.bias)
+            return y.view(*x.shape[:-1], self.out_features)
         return super().forward(x)
+
+
+class SpikeConv2d(nn.Conv2d):
+    """`nn.Conv2d` for inputs that are mostly 0: [B, C_in, H, W] -> [B, C_out, H', W'].
+
+    As `SpikeLinear`, where the input is laid out channels last, the stride is 1 and the output has the input's size;
+    `dense_from(side)` for a kernel of that side. With channels first every row would have to be collected.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self._keeps_size and _is_channels_last(x) and _takes(x, self.weight):
+            y: Tensor = _EventConv.apply(x.permute(0, 2, 3, 1), self.weight, self.bias)
+            return y.permute(0, 3, 1, 2)
+        return super().forward(x)
+
+    @property
+    def _keeps_size(self) -> bool:
+        side = self.kernel_size[0]
+        return (
+            self.kernel_size == (side, side)
+            and side % 2 == 1
+            and self.padding == (side // 2, side // 2)
+            and self.padding_mode == "zeros"
+            and self.stride == self.dilation == (1, 1)
+            and self.groups == 1
+        )
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _takes(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.device.type == weight.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and weight.shape[0] % _LANES == 0
-        and weight.shape[1] <= _MAX_INPUTS
-        and not torch.is_autocast_enabled("cpu")
+        and max(weight.shape[1], x.shape[-1]) <= _LARGEST
         and loader.backend() == "compiled"
-        and active_share(x) < dense_from()
+        and active_share(x) < dense_from(weight.shape[2] if weight.dim() == 4 else 1)
     )
 
 
+def dense_from(side: int = 1) -> float:
+    """Share of active inputs from which a convolution of this side (1: a linear map) is dense on this processor.
+
+    Less where autocast makes dense products fast; 0, so always, where it was not measured.
+    """
+    linear, larger = _DENSE_FROM.get(_lanes(), (0.0, 0.0))
+    return (linear if side == 1 else larger) * (_BFLOAT16_TIME if _autocast_dtype() else 1.0)
+
+
+def _autocast_dtype() -> torch.dtype | None:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+
+
 @cache
-def dense_from() -> float:
-    """Share of active inputs from which products are dense on this processor; 0 where it was not measured: always."""
-    return _DENSE_FROM.get(int(_kernel().events_lanes()), 0.0)
+def _lanes() -> int:
+    return int(_kernel().events_lanes())
 
 
-class _EventLinear(torch.autograd.Function):
+class _EventConv(torch.autograd.Function):
+    """Channels last: x [B, H, W, C_in], weight [C_out, C_in, side, side] -> [B, H, W, C_out]."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return event_product(x, weight, bias)
+        ctx.dense_dtype = _autocast_dtype() or x.dtype
+        return event_conv(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -74,33 +124,52 @@ class _EventLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad
         return (
-            gy @ weight if for_x else None,
-            event_weight_gradient(x, gy) if for_weight else None,
-            gy.sum(0) if for_bias else None,
+            _input_gradient(gy.to(ctx.dense_dtype), weight.to(ctx.dense_dtype)).to(gy.dtype) if for_x else None,
+            event_weight_gradient(x, gy, weight.shape[2]) if for_weight else None,
+            gy.sum((0, 1, 2)) if for_bias else None,
         )
 
 
+def _input_gradient(gy: Tensor, weight: Tensor) -> Tensor:
+    """Dense: gy [B, H, W, C_out], weight [C_out, C_in, side, side] -> dL/dx [B, H, W, C_in]."""
+    side = weight.shape[2]
+    if side == 1:
+        return gy @ weight[:, :, 0, 0]
+    n_in = weight.shape[1]
+    shape = (gy.shape[0], n_in, *gy.shape[1:3])
+    gx = torch.nn.grad.conv2d_input(shape, weight, gy.permute(0, 3, 1, 2), padding=side // 2)
+    return gx.permute(0, 2, 3, 1)
+
+
 def active_share(x: Tensor) -> float:
-    """Share of the entries of a float32 tensor on the CPU that are not 0."""
-    x = x.contiguous()
+    """Share of the entries of a float32 tensor on the CPU that are not 0, whatever their order."""
+    if not (x.is_contiguous() or _is_channels_last(x)):
+        x = x.contiguous()
     return _count(_pointer(x), ctypes.c_int64(x.numel()), _threads()) / x.numel()
 
 
-def event_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [M, K], weight [N, K], bias [N] or None -> x Wᵀ + bias [M, N]; float32 on the CPU, N a multiple of 16."""
-    x, columns = x.contiguous(), weight.t().contiguous()
-    y = x.new_empty(x.shape[0], weight.shape[0])
+def event_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [B, H, W, K], weight [N, K, side, side] of an odd side, bias [N] or None -> [B, H, W, N].
+
+    Stride 1, zeros beyond the borders; float32 on the CPU, N a multiple of 16.
+    """
+    x, kernel = x.contiguous(), weight.permute(2, 3, 1, 0).contiguous()
+    y = x.new_empty(*x.shape[:3], weight.shape[0])
     bias = None if bias is None else bias.contiguous()
-    _kernel().events_forward(*_sizes(x, y), *map(_pointer, (x, columns, bias, y)), _threads())
+    _kernel().events_forward(
+        *_sizes(*y.shape[:3], *kernel.shape[2:], len(kernel)), *map(_pointer, (x, kernel, bias, y)), _threads()
+    )
     return y
 
 
-def event_weight_gradient(x: Tensor, gy: Tensor) -> Tensor:
-    """x [M, K], dL/dy [M, N] -> dL/dW = dL/dyᵀ x [N, K]; float32 on the CPU, N a multiple of 16."""
+def event_weight_gradient(x: Tensor, gy: Tensor, side: int) -> Tensor:
+    """x [B, H, W, K], dL/dy [B, H, W, N] of such a convolution -> dL/dW [N, K, side, side]."""
     x, gy = x.contiguous(), gy.contiguous()
-    columns = x.new_empty(x.shape[1], gy.shape[1])
-    _kernel().events_weight_gradient(*_sizes(x, gy), *map(_pointer, (x, gy, columns)), _threads())
-    return columns.t()
+    kernel = x.new_empty(side, side, x.shape[3], gy.shape[3])
+    _kernel().events_weight_gradient(
+        *_sizes(*gy.shape[:3], *kernel.shape[2:], side), *map(_pointer, (x, gy, kernel)), _threads()
+    )
+    return kernel.permute(3, 2, 0, 1)
 
 
 def _count(*args: Any) -> int:
@@ -113,8 +182,8 @@ def _kernel() -> ctypes.CDLL:
     return loader.build(_SOURCE, "events", "-ffp-contract=fast")  # a dense product adds in another order anyway
 
 
-def _sizes(x: Tensor, y: Tensor) -> tuple[ctypes.c_int64, ctypes.c_int64, ctypes.c_int64]:
-    return ctypes.c_int64(x.shape[0]), ctypes.c_int64(x.shape[1]), ctypes.c_int64(y.shape[1])
+def _sizes(*sizes: int) -> Iterator[ctypes.c_int64]:
+    return map(ctypes.c_int64, sizes)
 
 
 def _pointer(x: Tensor | None) -> ctypes.c_void_p | None:

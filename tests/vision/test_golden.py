@@ -1,10 +1,15 @@
 """The published models against the numbers of their released code: spikes, logits, gradients, running statistics."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accel.spiking import events
+from accel.spiking.events import dense_from
 from accel.spiking.neuron import LIF
 from tests.golden import Golden, golden_files, relative_l2
 from vision.convert import SCHEMES, Converted, convert, read_checkpoint, tensor_names, unit_names
@@ -47,6 +52,16 @@ def spikes_of(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     return logits, counts
 
 
+@contextmanager
+def products_of_events() -> Iterator[list[Tensor]]:
+    """Inside, the results of products that skip zeros are collected."""
+    found: list[Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = events.event_conv
+        patch.setattr(events, "event_conv", lambda *given: found.append(real(*given)) or found[-1])
+        yield found
+
+
 def assert_traces_equal(golden: Golden, prefix: str, converted: Converted, counts: dict[str, Tensor]) -> None:
     traces = golden.under(prefix)
     assert len(traces) == len(counts)
@@ -67,15 +82,19 @@ def test_released_weights_give_released_spikes_and_logits(pattern: str) -> None:
 
 @pytest.mark.golden
 @pytest.mark.parametrize("pattern", FILES)
-@pytest.mark.parametrize("keeping", ["all", "compact", "checkpoints"])
+@pytest.mark.parametrize("keeping", ["all", "compact", "checkpoints", "all, skipping zeros", "compact, skipping zeros"])
 def test_a_training_step_gives_released_loss_gradients_and_statistics(pattern: str, keeping: str) -> None:
     for golden in golden_files(pattern):
         converted = build(golden)
         model = converted.model.train()
-        model.set_compact(keeping == "compact")
+        model.set_compact("compact" in keeping)
         model.set_grad_checkpointing(keeping == "checkpoints")
+        if "skipping" in keeping:
+            model.to(memory_format=torch.channels_last)
         x = images(golden).clone().requires_grad_()
-        logits, counts = spikes_of(model, x)
+        with products_of_events() as products:
+            logits, counts = spikes_of(model, x)
+        assert ("skipping" in keeping and dense_from() > 0) == bool(products), golden.path.name
         assert_traces_equal(golden, "trace_train", converted, counts)
         torch.testing.assert_close(logits, golden.tensors["train_logits"], atol=1e-5, rtol=0)
         loss = F.cross_entropy(logits, golden.tensors["labels"])

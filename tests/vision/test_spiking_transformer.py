@@ -180,8 +180,11 @@ def test_neurons_compute_in_float32_under_autocast(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["spikingformer_cifar", "cml_imagenet", "qkformer_cifar", "ms_qkformer_cifar"])
 @pytest.mark.parametrize("keeping", ["compact", "checkpoints", "both"])
-def test_keeping_less_changes_no_gradient(name: str, keeping: str) -> None:
-    (plain, x), (saving, _) = small(name), small(name)
+@pytest.mark.parametrize(
+    "layout", [torch.contiguous_format, torch.channels_last], ids=["channels first", "channels last"]
+)
+def test_keeping_less_changes_no_gradient(name: str, keeping: str, layout: torch.memory_format) -> None:
+    (plain, x), (saving, _) = ((model.to(memory_format=layout), x) for model, x in (small(name), small(name)))
     saving.set_compact(keeping != "checkpoints")
     saving.set_grad_checkpointing(keeping != "compact")
     for model in (plain.train(), saving.train()):

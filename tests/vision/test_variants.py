@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from accel.spiking.neuron import LIF
 from vision.spiking_transformer import SpikingTransformer
 from vision.variants import MODELS, create_model, list_models
 
@@ -44,8 +45,8 @@ def parameters(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def count(module: torch.nn.Module, *kinds: str) -> int:
-    return sum(type(m).__name__ in kinds for m in module.modules())
+def count(module: torch.nn.Module, *kinds: type) -> int:
+    return sum(isinstance(m, kinds) for m in module.modules())
 
 
 @pytest.mark.parametrize(("name", "options", "n_parameters", "n_buffers", "layers", "neurons"), ROWS)
@@ -53,9 +54,9 @@ def test_sizes_are_the_published_ones(name, options, n_parameters, n_buffers, la
     model = on_meta(name, **options)
     assert parameters(model) == n_parameters
     assert sum(b.numel() for b in model.buffers()) == n_buffers
-    assert count(model, "Conv2d", "Linear") == layers
+    assert count(model, torch.nn.Conv2d, torch.nn.Linear) == layers
     if not name.startswith("ms_"):
-        assert count(model, "LIF") == neurons
+        assert count(model, LIF) == neurons
 
 
 def test_every_published_model_is_in_the_table() -> None:

@@ -1,8 +1,9 @@
-// Products with a matrix that is mostly zeros, as spikes are, for the CPU: the zeros are skipped. Plain C ABI.
+// Convolutions of maps that are mostly zeros, as spikes are, for the CPU: the zeros are skipped. Plain C ABI.
 //
-//     forward           y[m][n]  = bias[n] + sum over k with x[m][k] != 0 of x[m][k] w[k][n]
-//     weight gradient   gw[k][n] = sum over m with x[m][k] != 0 of x[m][k] gy[m][n]
+//     forward           y[h][w][n]     = bias[n] + sum over i, j, k with x[h+i-r][w+j-r][k] != 0 of x[..] kernel[i][j][k][n]
+//     weight gradient   g[i][j][k][n]  = sum over h, w with x[h+i-r][w+j-r][k] != 0 of x[..] gy[h][w][n]
 //
+// stride 1, side 2r + 1, zeros beyond the borders, channels last. A linear map is a kernel of side 1 on a map of width 1.
 // Both are sums of rows. A sum of up to eight vectors stays in registers; vectors are as long as the processor's
 // registers, since longer ones spill. The rows it is made of are copied side by side first: where they lie a power of two
 // apart, few sets of the cache hold them all. Every sum has one order, whatever the number of threads. N is a multiple
@@ -61,23 +62,32 @@ template <int L, class F> INLINE void over_columns(int64_t N, const F& f) {
     for (; c < N; c += L) f(Sum<L, 1>(), c);
 }
 
-// Rows of x whose events are listed at a time, so that the lists and a piece of the other matrix stay in cache.
-constexpr int64_t FORWARD_ROWS = 32, BACKWARD_ROWS = 64;
-// Columns of x whose rows of the other matrix are added to all sums before the next ones are: they stay in the second-level
+// Positions of x whose events are listed at a time, so that the lists and a piece of the other matrix stay in cache. A larger
+// kernel has neighbours listed with them and uses every list several times.
+INLINE int64_t forward_positions(int64_t side) { return side == 1 ? 32 : 256; }
+INLINE int64_t backward_positions(int64_t side) { return side == 1 ? 64 : 256; }
+// Channels of x whose rows of the kernel are added to all sums before the next ones are: they stay in the second-level
 // cache, and a sum has enough of them to be worth the way to memory and back.
-constexpr int64_t COLUMNS = 256;
+constexpr int64_t CHANNELS = 256;
 
 // Handed on by value: a number behind a reference would be read again after every event that is written.
-struct Forward {
-    int64_t M, K, N;
-    const float *x, *w, *bias;
-    float *packed, *y;  // packed: [K][WIDTH] for each piece of w's columns
+struct Maps {
+    int64_t images, H, W, K, N, side;
+
+    int64_t reach() const { return side / 2; }
+    int64_t taps() const { return side * side; }
+    int64_t padded_width() const { return W + 2 * reach(); }
+    int64_t rows_of(int64_t positions) const { return std::min(H, std::max<int64_t>(1, positions / W)); }
 };
 
-struct WeightGradient {
-    int64_t M, K, N;
+struct Forward : Maps {
+    const float *x, *kernel, *bias;  // kernel: [taps][K][N]
+    float *packed, *y;               // packed: [taps][K][WIDTH] for each piece of the N columns
+};
+
+struct WeightGradient : Maps {
     const float *x, *gy;
-    float* gw;
+    float* g;  // [taps][K][N]
 };
 
 // Where one thread lists events.
@@ -86,90 +96,113 @@ struct Events {
     std::unique_ptr<float[]> value;
     std::unique_ptr<int64_t[]> starts;  // of each sum in the lists
     std::unique_ptr<uint64_t[]> bits;
+    std::unique_ptr<float[]> rows;
 
-    Events(int64_t sums, int64_t each)
-        : at(new uint16_t[sums * each]), value(new float[sums * each]), starts(new int64_t[sums * (each / COLUMNS + 1) + 1]),
-          bits(new uint64_t[sums]) {}
+    Events(int64_t events, int64_t sums, int64_t words, int64_t floats)
+        : at(new uint16_t[events]), value(new float[events]), starts(new int64_t[sums + 1]), bits(new uint64_t[words]),
+          rows(new float[floats]) {}
 };
 
-// The rows [first, first + count) of w into their places in `packed`.
+// The rows [first, first + count) of the kernel [taps K][N] into their places in `packed`.
 template <int L> INLINE void pack_rows(Forward p, int64_t first, int64_t count) {
+    const int64_t K = p.taps() * p.K;
     over_columns<L>(p.N, [&](auto zero, int64_t c) INLINE_LAMBDA {
         for (int64_t k = first; k < first + count; ++k)
-            std::memcpy(p.packed + c * p.K + k * zero.WIDTH, p.w + k * p.N + c, zero.WIDTH * sizeof(float));
+            std::memcpy(p.packed + c * K + k * zero.WIDTH, p.kernel + k * p.N + c, zero.WIDTH * sizeof(float));
     });
 }
 
-// Events of the rows [first, first + rows), up to FORWARD_ROWS of them, then their sums.
-template <int L> INLINE void forward_rows(Forward p, int64_t first, int64_t rows, const Events& events) {
-    const float* x = p.x + first * p.K;
+// Events of the rows [top - reach, top + rows + reach) of one image, then the sums of the rows [top, top + rows).
+template <int L> INLINE void forward_rows(Forward p, int64_t image, int64_t top, int64_t rows, const Events& events) {
+    const int64_t reach = p.reach(), padded_width = p.padded_width(), side = p.side;
+    const int64_t blocks = (p.K + CHANNELS - 1) / CHANNELS;
     const auto starts = events.starts.get();
     const auto at = events.at.get();
     const auto value = events.value.get();
     int64_t n = 0, sums = 0;
-    for (int64_t m = 0; m < rows; ++m)
-        for (int64_t k = 0; k < p.K; k += 64) {
-            if (k % COLUMNS == 0) starts[sums++] = n;
-            for (uint64_t bits = nonzero_bits(x + m * p.K + k, std::min<int64_t>(64, p.K - k)); bits; bits &= bits - 1) {
-                const int64_t one = k + __builtin_ctzll(bits);
-                at[n] = uint16_t(one);
-                value[n++] = x[m * p.K + one];
+    for (int64_t h = top - reach; h < top + rows + reach; ++h)
+        for (int64_t w = -reach; w < p.W + reach; ++w) {
+            const bool inside = h >= 0 && h < p.H && w >= 0 && w < p.W;
+            const float* x = p.x + ((image * p.H + h) * p.W + w) * p.K;
+            for (int64_t k = 0; k < p.K; k += 64) {
+                if (k % CHANNELS == 0) starts[sums++] = n;
+                if (!inside) continue;
+                for (uint64_t bits = nonzero_bits(x + k, std::min<int64_t>(64, p.K - k)); bits; bits &= bits - 1) {
+                    const int64_t one = k + __builtin_ctzll(bits);
+                    at[n] = uint16_t(one);
+                    value[n++] = x[one];
+                }
             }
         }
     starts[sums] = n;
-    const int64_t blocks = sums / rows;
     over_columns<L>(p.N, [&](auto zero, int64_t c) INLINE_LAMBDA {
+        const float* kernel = p.packed + c * p.taps() * p.K;
         for (int64_t block = 0; block < blocks; ++block)
-            for (int64_t m = 0; m < rows; ++m) {
-                const int64_t from = starts[m * blocks + block], until = starts[m * blocks + block + 1];
-                float* to = p.y + (first + m) * p.N + c;
-                auto sum = zero;
-                if (block)
-                    sum.load(to);
-                else if (p.bias)
-                    sum.load(p.bias + c);
-                sum.add_rows(until - from, at + from, value + from, p.packed + c * p.K);
-                sum.store(to);
-            }
+            for (int64_t h = 0; h < rows; ++h)
+                for (int64_t w = 0; w < p.W; ++w) {
+                    float* to = p.y + ((image * p.H + top + h) * p.W + w) * p.N + c;
+                    auto sum = zero;
+                    if (block)
+                        sum.load(to);
+                    else if (p.bias)
+                        sum.load(p.bias + c);
+                    const float* tap = kernel;
+                    for (int64_t i = 0; i < side; ++i)
+                        for (int64_t j = 0; j < side; ++j, tap += p.K * zero.WIDTH) {
+                            const int64_t list = ((h + i) * padded_width + w + j) * blocks + block;
+                            const int64_t from = starts[list], until = starts[list + 1];
+                            sum.add_rows(until - from, at + from, value + from, tap);
+                        }
+                    sum.store(to);
+                }
     });
 }
 
-// What all rows add to gw of the columns [first, first + count) of x.
+// What the rows [top, top + rows) of one image of x add to g of the channels [first, first + count).
 template <int L>
-INLINE void weight_gradient_columns(WeightGradient p, int64_t first, int64_t count, const Events& events) {
+INLINE void weight_gradient_rows(WeightGradient p, int64_t image, int64_t top, int64_t rows, int64_t first, int64_t count,
+                                 bool fresh, const Events& events) {
+    const int64_t reach = p.reach(), padded_width = p.padded_width(), side = p.side;
+    const int64_t positions = rows * p.W, words = (positions + 63) / 64;
     const auto starts = events.starts.get();
     const auto at = events.at.get();
     const auto value = events.value.get();
     const auto bits = events.bits.get();
-    for (int64_t block = 0; block < p.M; block += BACKWARD_ROWS) {
-        const int64_t rows = std::min(BACKWARD_ROWS, p.M - block);
-        const float* x = p.x + block * p.K + first;
-        std::fill(bits, bits + count, 0);
-        for (int64_t m = 0; m < rows; ++m)
-            for (int64_t k = 0; k < count; ++k) bits[k] |= uint64_t(x[m * p.K + k] != 0) << m;
-        int64_t n = 0;
-        for (int64_t k = 0; k < count; ++k) {
-            starts[k] = n;
-            for (uint64_t left = bits[k]; left; left &= left - 1) {
-                const int64_t m = __builtin_ctzll(left);
-                at[n] = uint16_t(m);
+    const auto packed = events.rows.get();
+    const float* x = p.x + ((image * p.H + top) * p.W) * p.K + first;
+    std::fill(bits, bits + count * words, 0);
+    for (int64_t m = 0; m < positions; ++m)
+        for (int64_t k = 0; k < count; ++k) bits[m / 64 * count + k] |= uint64_t(x[m * p.K + k] != 0) << m % 64;
+    int64_t n = 0;
+    for (int64_t k = 0; k < count; ++k) {
+        starts[k] = n;
+        for (int64_t word = 0; word < words; ++word)
+            for (uint64_t left = bits[word * count + k]; left; left &= left - 1) {
+                const int64_t m = 64 * word + __builtin_ctzll(left);
+                at[n] = uint16_t(m + m / p.W * 2 * reach);
                 value[n++] = x[m * p.K + k];
             }
-        }
-        starts[count] = n;
-        over_columns<L>(p.N, [&](auto zero, int64_t c) INLINE_LAMBDA {
-            float packed[BACKWARD_ROWS * decltype(zero)::WIDTH];
-            for (int64_t m = 0; m < rows; ++m)
-                std::memcpy(packed + m * zero.WIDTH, p.gy + (block + m) * p.N + c, zero.WIDTH * sizeof(float));
-            for (int64_t k = 0; k < count; ++k) {
-                float* to = p.gw + (first + k) * p.N + c;
-                auto sum = zero;
-                if (block) sum.load(to);
-                sum.add_rows(starts[k + 1] - starts[k], at + starts[k], value + starts[k], packed);
-                sum.store(to);
-            }
-        });
     }
+    starts[count] = n;
+    over_columns<L>(p.N, [&](auto zero, int64_t c) INLINE_LAMBDA {
+        float* to_row = packed;
+        for (int64_t h = top - reach; h < top + rows + reach; ++h)
+            for (int64_t w = -reach; w < p.W + reach; ++w, to_row += zero.WIDTH)
+                if (h >= 0 && h < p.H && w >= 0 && w < p.W)
+                    std::memcpy(to_row, p.gy + ((image * p.H + h) * p.W + w) * p.N + c, zero.WIDTH * sizeof(float));
+                else
+                    std::fill(to_row, to_row + zero.WIDTH, 0.0f);
+        for (int64_t k = 0; k < count; ++k)
+            for (int64_t i = 0; i < side; ++i)
+                for (int64_t j = 0; j < side; ++j) {
+                    float* to = p.g + ((i * side + j) * p.K + first + k) * p.N + c;
+                    auto sum = zero;
+                    if (!fresh) sum.load(to);
+                    const float* shifted = packed + ((2 * reach - i) * padded_width + 2 * reach - j) * zero.WIDTH;
+                    sum.add_rows(starts[k + 1] - starts[k], at + starts[k], value + starts[k], shifted);
+                    sum.store(to);
+                }
+    });
 }
 
 }  // namespace
@@ -177,20 +210,20 @@ INLINE void weight_gradient_columns(WeightGradient p, int64_t first, int64_t cou
 AVX512 void pack_rows_wide(const Forward& p, int64_t first, int64_t count) {
     pack_rows<AVX512_LANES>(p, first, count);
 }
-CLONES void pack_rows_narrow(const Forward& p, int64_t first, int64_t count) {
-    pack_rows<OTHER_LANES>(p, first, count);
+CLONES void pack_rows_narrow(const Forward& p, int64_t first, int64_t count) { pack_rows<OTHER_LANES>(p, first, count); }
+AVX512 void forward_rows_wide(const Forward& p, int64_t image, int64_t top, int64_t rows, const Events& events) {
+    forward_rows<AVX512_LANES>(p, image, top, rows, events);
 }
-AVX512 void forward_rows_wide(const Forward& p, int64_t first, int64_t rows, const Events& events) {
-    forward_rows<AVX512_LANES>(p, first, rows, events);
+CLONES void forward_rows_narrow(const Forward& p, int64_t image, int64_t top, int64_t rows, const Events& events) {
+    forward_rows<OTHER_LANES>(p, image, top, rows, events);
 }
-CLONES void forward_rows_narrow(const Forward& p, int64_t first, int64_t rows, const Events& events) {
-    forward_rows<OTHER_LANES>(p, first, rows, events);
+AVX512 void weight_gradient_wide(const WeightGradient& p, int64_t image, int64_t top, int64_t rows, int64_t first,
+                                 int64_t count, bool fresh, const Events& events) {
+    weight_gradient_rows<AVX512_LANES>(p, image, top, rows, first, count, fresh, events);
 }
-AVX512 void weight_gradient_wide(const WeightGradient& p, int64_t first, int64_t count, const Events& events) {
-    weight_gradient_columns<AVX512_LANES>(p, first, count, events);
-}
-CLONES void weight_gradient_narrow(const WeightGradient& p, int64_t first, int64_t count, const Events& events) {
-    weight_gradient_columns<OTHER_LANES>(p, first, count, events);
+CLONES void weight_gradient_narrow(const WeightGradient& p, int64_t image, int64_t top, int64_t rows, int64_t first,
+                                   int64_t count, bool fresh, const Events& events) {
+    weight_gradient_rows<OTHER_LANES>(p, image, top, rows, first, count, fresh, events);
 }
 
 CLONES int64_t count_nonzero(const float* x, int64_t n) {
@@ -216,33 +249,43 @@ extern "C" int64_t events_count(const float* x, int64_t n, int64_t threads) {
 // Floats in a vector of this processor's, 0 where it has neither AVX-512 nor AVX2.
 extern "C" int64_t events_lanes() { return HAS_AVX512 ? AVX512_LANES : HAS_AVX2 ? OTHER_LANES : 0; }
 
-// x [M][K], w [K][N], bias [N] or null -> y [M][N].
-extern "C" void events_forward(int64_t M, int64_t K, int64_t N, const float* x, const float* w, const float* bias,
-                               float* y, int64_t threads) {
-    const std::unique_ptr<float[]> packed(new float[K * N]);
-    const Forward product = {M, K, N, x, w, bias, packed.get(), y};
+// x [images][H][W][K], kernel [side][side][K][N], bias [N] or null -> y [images][H][W][N].
+extern "C" void events_forward(int64_t images, int64_t H, int64_t W, int64_t K, int64_t N, int64_t side, const float* x,
+                               const float* kernel, const float* bias, float* y, int64_t threads) {
+    const Maps maps = {images, H, W, K, N, side};
+    const int64_t kernel_rows = maps.taps() * K, rows = maps.rows_of(forward_positions(side));
+    const int64_t listed = (rows + 2 * maps.reach()) * maps.padded_width();
+    const std::unique_ptr<float[]> packed(new float[kernel_rows * N]);
+    const Forward p = {maps, x, kernel, bias, packed.get(), y};
     const auto pack = HAS_AVX512 ? pack_rows_wide : pack_rows_narrow;
     const auto some_rows = HAS_AVX512 ? forward_rows_wide : forward_rows_narrow;
     #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         #pragma omp for schedule(static)
-        for (int64_t k = 0; k < K; k += 16) pack(product, k, std::min<int64_t>(16, K - k));
-        const Events events(FORWARD_ROWS, K);
-        #pragma omp for schedule(static)
-        for (int64_t m = 0; m < M; m += FORWARD_ROWS) some_rows(product, m, std::min(FORWARD_ROWS, M - m), events);
+        for (int64_t k = 0; k < kernel_rows; k += 16) pack(p, k, std::min<int64_t>(16, kernel_rows - k));
+        const Events events(listed * K, listed * ((K + CHANNELS - 1) / CHANNELS), 0, 0);
+        #pragma omp for schedule(static) collapse(2)
+        for (int64_t image = 0; image < images; ++image)
+            for (int64_t top = 0; top < H; top += rows) some_rows(p, image, top, std::min(rows, H - top), events);
     }
 }
 
-// x [M][K], gy [M][N] -> gw [K][N].
-extern "C" void events_weight_gradient(int64_t M, int64_t K, int64_t N, const float* x, const float* gy, float* gw,
-                                       int64_t threads) {
-    const WeightGradient product = {M, K, N, x, gy, gw};
-    const auto some_columns = HAS_AVX512 ? weight_gradient_wide : weight_gradient_narrow;
+// x [images][H][W][K], gy [images][H][W][N] -> g [side][side][K][N].
+extern "C" void events_weight_gradient(int64_t images, int64_t H, int64_t W, int64_t K, int64_t N, int64_t side,
+                                       const float* x, const float* gy, float* g, int64_t threads) {
+    const Maps maps = {images, H, W, K, N, side};
+    const WeightGradient p = {maps, x, gy, g};
+    const auto some_rows = HAS_AVX512 ? weight_gradient_wide : weight_gradient_narrow;
     const int64_t width = std::min<int64_t>(512, (K + threads - 1) / threads);
+    const int64_t rows = maps.rows_of(backward_positions(side)), words = (rows * W + 63) / 64;
+    const int64_t widest = (HAS_AVX512 ? AVX512_LANES : OTHER_LANES) * 8;
     #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        const Events events(width, BACKWARD_ROWS);
+        const Events events(width * rows * W, width, width * words, (rows + 2 * maps.reach()) * maps.padded_width() * widest);
         #pragma omp for schedule(static)
-        for (int64_t k = 0; k < K; k += width) some_columns(product, k, std::min(width, K - k), events);
+        for (int64_t k = 0; k < K; k += width)
+            for (int64_t image = 0; image < images; ++image)
+                for (int64_t top = 0; top < H; top += rows)
+                    some_rows(p, image, top, std::min(rows, H - top), k, std::min(width, K - k), !image && !top, events);
     }
 }
