@@ -25,6 +25,7 @@ from accel.spiking.events import SpikeConv2d
 from accel.spiking.functional import LIFParameters, LIFState
 from accel.spiking.neuron import LIF
 from accel.spiking.surrogate import Sigmoid
+from vision.layout import laid_out_as
 from vision.memory import how_made, keep_as_bytes, keep_nothing_of, made_again, pool
 from vision.norm import TimeBatchNorm
 
@@ -139,13 +140,6 @@ def _heads(x: Tensor, heads: int) -> Tensor:
     return x.flatten(3).unflatten(2, (heads, -1))
 
 
-def _laid_out_as(model: Tensor, y: Tensor) -> Tensor:
-    """y [T, B, C, H, W], channels last where `model` is; the products of attention leave channels first."""
-    if not model.flatten(0, 1).is_contiguous(memory_format=torch.channels_last):
-        return y
-    return y.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, y.shape[:2])
-
-
 def _autocasting(x: Tensor) -> bool:
     kind = x.device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
@@ -180,7 +174,7 @@ class SpikingAttention(nn.Module):
         else:
             gate, of_attention = self.attn_lif(self.mix(q), of_attention)
             attended = (gate * _heads(k, self.mix.heads)).reshape(k.shape)
-        y, of_proj = self.proj(_laid_out_as(k, attended), of_proj)
+        y, of_proj = self.proj(laid_out_as(k, attended), of_proj)
         return y, (first, of_q, of_k, of_v, of_attention, of_proj)
 
 

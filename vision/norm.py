@@ -64,7 +64,7 @@ def _is_added_one_by_one(x: Tensor) -> bool:
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (over n) of each channel, float64 [C]."""
-    rows = x.permute(0, 2, 3, 1).flatten(0, 2)
+    rows = _rows(x)
     pieces = [torch.batch_norm_update_stats(piece, None, None, 0.0) for piece in rows.split(_PIECE)]
     means = torch.stack([mean for mean, _ in pieces]).double()
     variances = torch.stack([var for _, var in pieces]).double()
@@ -74,12 +74,16 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _BatchNorm(torch.autograd.Function):
-    """Batch norm by given statistics of its own input."""
+    """Batch norm by given statistics of its own input, channels last.
+
+        dL/dx = (gy - mean of gy - u * mean of (gy * u)) * weight / sd,   u = (x - mean) / sd
+
+    PyTorch's kernel adds these means up one by one, too.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
         ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt())
-        ctx.eps = eps
         y: Tensor = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)[0]
         return y
 
@@ -87,7 +91,14 @@ class _BatchNorm(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse = ctx.saved_tensors
-        gx, g_weight, g_bias = torch.ops.aten.native_batch_norm_backward(
-            gy, x, weight, None, None, mean, inverse, True, ctx.eps, ctx.needs_input_grad[:3]
-        )
-        return gx, g_weight, g_bias, None, None, None
+        upstream, centred = _rows(gy.contiguous(memory_format=torch.channels_last)), _rows(x) - mean
+        g_bias, g_weight = upstream.sum(0), (centred * upstream).sum(0) * inverse
+        scale, n = weight * inverse, len(centred)
+        of_mean, of_sd = -scale * g_bias / n, -scale * inverse * g_weight / n
+        gx = torch.addcmul(of_mean, centred, of_sd).addcmul_(upstream, scale)
+        return gx.view(x.shape[0], *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2), g_weight, g_bias, None, None, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B, C, H, W], channels last -> [B*H*W, C]."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)

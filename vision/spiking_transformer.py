@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from accel.spiking.functional import LIFParameters
 from accel.spiking.neuron import LIF
 from vision.blocks import Block, Residual, State, neuron
+from vision.layout import keep_layout_of_gradient
 from vision.memory import plain, recomputing
 from vision.stems import REDUCTION, SPEDS, SPEDS_REDUCTION, Layout, PlainStem, Tokenizer
 
@@ -134,6 +135,7 @@ class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloo
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features [T, B, D, H', W'] -> logits [B, num_classes], or with `pre_logits` their averages [B, D]."""
+        keep_layout_of_gradient(x)
         x = x.mean((3, 4)).mean(0)
         return x if pre_logits else self.head(x)
 

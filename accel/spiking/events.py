@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 from accel.spiking.kernels import loader
 
@@ -137,7 +138,7 @@ def _input_gradient(gy: Tensor, weight: Tensor) -> Tensor:
         return gy @ weight[:, :, 0, 0]
     n_in = weight.shape[1]
     shape = (gy.shape[0], n_in, *gy.shape[1:3])
-    gx = torch.nn.grad.conv2d_input(shape, weight, gy.permute(0, 3, 1, 2), padding=side // 2)
+    gx = conv2d_input(shape, weight, gy.permute(0, 3, 1, 2), padding=side // 2)
     return gx.permute(0, 2, 3, 1)
 
 
