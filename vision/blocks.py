@@ -110,7 +110,7 @@ class SpikeProduct(nn.Module):
         # Entries reach d*N: exact integers in float32, not in bfloat16 (256) or float16 (2048).
         with torch.autocast(q.device.type, enabled=False) if _autocasting(q) else nullcontext():
             q_TBHdN, k_TBHdN, v_TBHdN = (_heads(z, self.heads) for z in (q, k, v))
-            with keep_as_bytes(q, k, v):
+            with keep_as_bytes(q_TBHdN, k_TBHdN, v_TBHdN):  # copies of q, k, v where their channels are last
                 if q_TBHdN.shape[3] <= q_TBHdN.shape[4]:
                     o_TBHdN = (v_TBHdN @ k_TBHdN.mT) @ q_TBHdN
                 else:
@@ -173,7 +173,9 @@ class SpikingAttention(nn.Module):
             attended, of_attention = self.attn_lif(self.mix(q, k, v), of_attention)
         else:
             gate, of_attention = self.attn_lif(self.mix(q), of_attention)
-            attended = (gate * _heads(k, self.mix.heads)).reshape(k.shape)
+            k_TBHdN = _heads(k, self.mix.heads)
+            with keep_as_bytes(gate, k_TBHdN):
+                attended = (gate * k_TBHdN).reshape(k.shape)
         y, of_proj = self.proj(laid_out_as(k, attended), of_proj)
         return y, (first, of_q, of_k, of_v, of_attention, of_proj)
 

@@ -91,11 +91,15 @@ class _BatchNorm(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse = ctx.saved_tensors
-        upstream, centred = _rows(gy.contiguous(memory_format=torch.channels_last)), _rows(x) - mean
-        g_bias, g_weight = upstream.sum(0), (centred * upstream).sum(0) * inverse
-        scale, n = weight * inverse, len(centred)
-        of_mean, of_sd = -scale * g_bias / n, -scale * inverse * g_weight / n
-        gx = torch.addcmul(of_mean, centred, of_sd).addcmul_(upstream, scale)
+        upstream, rows = _rows(gy.contiguous(memory_format=torch.channels_last)), _rows(x)
+        gx = torch.empty_like(rows)
+        pieces = [part.split(_PIECE) for part in (upstream, rows, gx)]
+        g_bias = upstream.sum(0)
+        g_weight = torch.stack([((u - mean) * g).sum(0) for g, u, _ in zip(*pieces, strict=True)]).sum(0) * inverse
+        scale = weight * inverse
+        of_mean, of_sd = -scale * g_bias / len(rows), -scale * inverse * g_weight / len(rows)
+        for g, u, out in zip(*pieces, strict=True):
+            torch.addcmul(of_mean, u - mean, of_sd, out=out).addcmul_(g, scale)
         return gx.view(x.shape[0], *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2), g_weight, g_bias, None, None, None
 
 

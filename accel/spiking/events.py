@@ -124,9 +124,12 @@ class _EventConv(torch.autograd.Function):
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad
+        g_weight = event_weight_gradient(x, gy, weight.shape[2]) if for_weight else None
+        del x  # it may have been unpacked for this alone, and dL/dx is as large
+        dense = ctx.dense_dtype
         return (
-            _input_gradient(gy.to(ctx.dense_dtype), weight.to(ctx.dense_dtype)).to(gy.dtype) if for_x else None,
-            event_weight_gradient(x, gy, weight.shape[2]) if for_weight else None,
+            _input_gradient(gy.to(dense), weight.to(dense)).to(gy.dtype) if for_x else None,
+            g_weight,
             gy.sum((0, 1, 2)) if for_bias else None,
         )
 
