@@ -99,7 +99,7 @@ def test_a_training_pass_equals_that_of_a_dense_convolution(batch, height, width
     rows=st.integers(1, 140),
     n_in=st.integers(1, 600),
     n_out=st.sampled_from([16, 32, 48, 64, 80, 128, 208]),
-    share=st.sampled_from([0.0, 0.02, 0.2, 0.33]),
+    share=st.sampled_from([0.0, 0.02, 0.2, 0.28]),
     bias=st.booleans(),
     seed=st.integers(0, 99),
 )
