@@ -2,13 +2,24 @@
 
 import logging
 import os
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from absl import logging as absl_logging
 
 # absl, which rouge-score brings, closes the stream it met at its import when logging is set up anew: here, pytest's.
 absl_logging.PythonHandler.close = logging.StreamHandler.close
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Every test draws the same numbers, whichever ran before it in its process; its fixtures do, too."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 def data_folder(name: str) -> Path:

@@ -244,7 +244,6 @@ def cost_of_a_pass(module: nn.Module, call: Callable[[], Tensor]) -> tuple[int, 
 def test_work_and_memory_grow_in_proportion_to_the_steps(monkeypatch):
     """Attention too: it sums over time before it meets the queries."""
     monkeypatch.setattr("accel.spiking.events.dense_from", lambda side=1: 0.0)  # only dense products are counted
-    torch.manual_seed(0)
     model = SpikeSCRConfig(width=64, heads=4, depth=1, mlp_ratio=1).build(140, 35)
     x = torch.rand(200, 2, 140)
     (work, memory), (double_work, double_memory) = (
@@ -255,7 +254,6 @@ def test_work_and_memory_grow_in_proportion_to_the_steps(monkeypatch):
 
 
 def test_attention_over_five_hundred_steps_of_32_clips_keeps_less_than_two_gigabytes():
-    torch.manual_seed(0)
     attention = SpikingAttention(SpikeSCRConfig(width=256, heads=16))
     _, of_two_clips = cost_of_a_pass(attention, lambda: attention(torch.rand(500, 2, 256), None, 0, None)[0])
     assert 0 < of_two_clips * 32 / 2 < 2e9
