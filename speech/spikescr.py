@@ -59,6 +59,22 @@ class Neurons(nn.Module):
         return self.dropout(spikes), state
 
 
+class DepthwiseConv1d(nn.Conv1d):
+    """`nn.Conv1d` of each channel by itself, [B, C, T]; in training on the CPU the sums of a picture of T x B pixels.
+
+    That is how [T, B, C] lies in memory: channels last, each sum over a vector of channels, nothing copied.
+    """
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        if not (self.training and x_BCT.device.type == "cpu"):
+            return super().forward(x_BCT)
+        picture_1CTB = x_BCT.permute(2, 0, 1)[None].permute(0, 3, 1, 2)
+        y_1CTB = F.conv2d(
+            picture_1CTB, self.weight[..., None], self.bias, padding=(*self.padding, 0), groups=self.groups
+        )
+        return y_1CTB[0].permute(2, 0, 1)
+
+
 class TimeConv(nn.Module):
     """Convolution over time of [T, B, C_in]: centred, or (causal) over the current and the k-1 steps before.
 
@@ -67,7 +83,8 @@ class TimeConv(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, kernel: int, *, groups: int = 1, bias: bool, causal: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(n_in, n_out, kernel, padding=0 if causal else kernel // 2, groups=groups, bias=bias)
+        kind = DepthwiseConv1d if n_in == n_out == groups else nn.Conv1d
+        self.conv = kind(n_in, n_out, kernel, padding=0 if causal else kernel // 2, groups=groups, bias=bias)
         self.kernel, self.causal = kernel, causal
 
     def forward(self, x_TBC: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor | None]:
