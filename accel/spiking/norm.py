@@ -8,6 +8,7 @@ zeroed afterwards. Either way padded steps come out exactly 0, and what they hel
 import torch
 from torch import Tensor, nn
 
+from accel.spiking.batch_norm import RowBatchNorm
 from accel.spiking.events import SpikeLinear
 
 
@@ -18,7 +19,7 @@ def mask_steps(x: Tensor, mask: Tensor | None) -> Tensor:
     return torch.where(mask.reshape(*mask.shape, *[1] * (x.dim() - 2)), x, x.new_zeros(()))
 
 
-class SequenceBatchNorm(nn.BatchNorm1d):
+class SequenceBatchNorm(RowBatchNorm):
     """BatchNorm of [T, B, C] over time and batch; unbiased running variance, eps 1e-5, momentum 0.1."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -31,7 +32,7 @@ class LinearNorm(nn.Module):
     def __init__(self, n_in: int, n_out: int, *, bias: bool) -> None:
         super().__init__()
         self.linear = SpikeLinear(n_in, n_out, bias=bias)
-        self.norm = nn.BatchNorm1d(n_out)
+        self.norm = RowBatchNorm(n_out)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return _over_valid_rows(lambda rows: self.norm(self.linear(rows)), x, mask, self.training)
