@@ -1,4 +1,4 @@
-"""Batch norm of [T*B, C, H, W] over time and batch at once; exact where PyTorch is not, in maps laid out channels last."""
+"""Batch norm of [T*B, C, H, W] over time and batch; exact where PyTorch is not, in maps laid out channels last."""
 
 import torch
 import torch.nn.functional as F
