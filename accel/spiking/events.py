@@ -30,14 +30,14 @@ from accel.spiking.kernels import loader
 _DENSE_FROM = {16: (0.4, 0.25), 8: (0.4, 0.35)}
 _BFLOAT16_TIME = 0.5  # of a dense product, beside one in float32
 _SOURCE = Path(__file__).parent / "kernels" / "events.cpp"
-_LANES = 16  # outputs the kernel adds at a time
+_LANES = 8  # outputs the kernel adds at a time, at least
 _LARGEST = 2**15  # inputs of a linear map, channels and width of a picture: positions are numbers of 16 bits
 
 
 class SpikeLinear(nn.Linear):
     """`nn.Linear` for inputs that are mostly 0: x [..., C_in] -> [..., C_out].
 
-    In training on a CPU with the compiled backend, C_out a multiple of 16, float32 inputs with less than `dense_from()`
+    In training on a CPU with the compiled backend, C_out a multiple of 8, float32 inputs with less than `dense_from()`
     of active entries go through the sums of rows above; everything else, evaluation and export with it, is `nn.Linear`.
     """
 
@@ -155,7 +155,7 @@ def active_share(x: Tensor) -> float:
 def event_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [B, H, W, K], weight [N, K, side, side] of an odd side, bias [N] or None -> [B, H, W, N].
 
-    Stride 1, zeros beyond the borders; float32 on the CPU, N a multiple of 16.
+    Stride 1, zeros beyond the borders; float32 on the CPU, N a multiple of 8.
     """
     x, kernel = x.contiguous(), weight.permute(2, 3, 1, 0).contiguous()
     y = x.new_empty(*x.shape[:3], weight.shape[0])

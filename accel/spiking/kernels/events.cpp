@@ -7,7 +7,7 @@
 // Both are sums of rows. A sum of up to eight vectors stays in registers; vectors are as long as the processor's
 // registers, since longer ones spill. The rows it is made of are copied side by side first: where they lie a power of two
 // apart, few sets of the cache hold them all. Every sum has one order, whatever the number of threads. N is a multiple
-// of 16, K at most 65536.
+// of 8, K at most 65536.
 
 #include <algorithm>
 #include <cstdint>
@@ -64,7 +64,9 @@ template <int L, class F> INLINE void over_columns(int64_t N, const F& f) {
     int64_t c = 0;
     for (; c + 8 * L <= N; c += 8 * L) f(Sum<L, 8>(), c);
     for (; c + 4 * L <= N; c += 4 * L) f(Sum<L, 4>(), c);
-    for (; c < N; c += L) f(Sum<L, 1>(), c);
+    for (; c + 2 * L <= N; c += 2 * L) f(Sum<L, 2>(), c);
+    for (; c + L <= N; c += L) f(Sum<L, 1>(), c);
+    if (c < N) f(Sum<8, 1>(), c);
 }
 
 // Positions of x whose events are listed at a time: lists and sums of the piece of columns at hand stay in the second-level
