@@ -118,7 +118,9 @@ def test_half_precision_end_to_end_keeps_the_direction_of_the_gradient(net, seed
     assert max(flips) < 5e-3
 
 
-def test_a_whole_spikescr_has_the_gradients_of_autograd() -> None:
+def test_a_whole_spikescr_has_the_gradients_of_autograd(monkeypatch) -> None:
+    # The engines add up as PyTorch's batch norm does; a training's is nearer to double precision (2e-5 against 5e-5).
+    monkeypatch.setattr("accel.spiking.batch_norm.is_added_one_by_one", lambda rows: False)
     torch.manual_seed(0)
     model = SpikeSCRConfig(width=16, heads=1, dropout=0.0).build(20, 4)
     x, labels = torch.rand(9, 5, 20), torch.arange(5) % 4
