@@ -234,11 +234,15 @@ class _Observer(fx.Interpreter):
         return tuple(made)
 
 
+# Where modules are defined that hold no others.
+_LEAVES = ("torch.nn.", *(f"accel.spiking.{room}." for room in ("neuron", "events", "batch_norm", "depthwise")))
+
+
 def layer_path(n: fx.Node, taken: Collection[str]) -> str:
     """Module path of a node. An operation in a parent's own forward gets its node name appended."""
     stack = n.meta.get("nn_module_stack") or {}
     path, kind = list(stack.values())[-1] if stack else ("", None)
-    leaf = isinstance(kind, str) and kind.startswith(("torch.nn.", "accel.spiking.neuron.", "accel.spiking.events."))
+    leaf = isinstance(kind, str) and kind.startswith(_LEAVES)
     name = path if leaf and path else f"{path}.{n.name}".lstrip(".")
     return name if name not in taken else f"{name}.{n.name}"
 
