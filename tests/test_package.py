@@ -66,7 +66,7 @@ def test_wheel_contains_values_kernel_and_entry_point(wheel: Path) -> None:
         entry_points = archive.read(next(n for n in names if n.endswith("/entry_points.txt"))).decode()
     values = {f.relative_to(ROOT).as_posix() for f in (ROOT / "conf").rglob("*.yaml")}
     needed = {"conf/train.yaml", "conf/data/fsdd.yaml", "conf/chips/neuromc.yaml", "accel/spiking/kernels/lif.cpp"}
-    needed |= {"accel/spiking/kernels/clones.h"}
+    needed |= {"accel/spiking/kernels/clones.h", "accel/spiking/kernels/numbers.h"}
     assert needed <= names
     assert values <= names
     assert "spikeloom = pipelines.cli:main" in entry_points

@@ -39,12 +39,15 @@ def is_added_one_by_one(x: Tensor) -> bool:
 
 
 def batch_norm_of_rows(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows x [N, C] normalised, with their mean and variance (over N), float64 [C]. Raises ValueError for one row."""
+    """Rows x [N, C] of at most single precision normalised, with their mean and variance (over N), float64 [C].
+
+    Raises ValueError for one row.
+    """
     if len(x) < 2:
         raise ValueError(f"batch norm in training needs more than 1 value per channel, got shape {tuple(x.shape)}")
     x = x.contiguous()
     mean, var = _statistics(x.detach())
-    y: Tensor = _BatchNorm.apply(x, weight, bias, mean.to(weight.dtype), (var + eps).rsqrt().to(weight.dtype))
+    y: Tensor = _BatchNorm.apply(x, weight, bias, mean.float(), (var + eps).rsqrt().float())
     return y, mean, var
 
 
@@ -64,27 +67,27 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight, mean, inverse)
-        scale = weight * inverse
+        scale, shift = weight.float() * inverse, bias.float()
         if _compiled(x):
             y = torch.empty_like(x)
-            _call("norm_forward", x, x, mean, scale, bias, y)
+            _call("norm_forward", x, x, mean, scale, shift, y)
             return y
-        return ((x - mean) * scale + bias).to(x.dtype)
+        return ((x - mean) * scale + shift).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse = ctx.saved_tensors
         g = g.contiguous()
-        scale = weight * inverse
-        sums, products = (v.to(weight.dtype) for v in _gradient_sums(x, g, mean))
+        scale = weight.float() * inverse
+        sums, products = (v.float() for v in _gradient_sums(x, g, mean))
         of_mean, of_sd = -scale * sums / len(x), -scale * inverse.square() * products / len(x)
         if _compiled(x):
             gx = torch.empty_like(x)
             _call("norm_backward", x, x, g, mean, scale, of_sd, of_mean, gx)
         else:
             gx = (g * scale + ((x - mean) * of_sd + of_mean)).to(x.dtype)
-        return gx, products * inverse, sums, None, None
+        return gx, (products * inverse).to(weight.dtype), sums.to(weight.dtype), None, None
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,13 +117,14 @@ def _gradient_sums(x: Tensor, g: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _compiled(x: Tensor) -> bool:
-    return x.dtype == torch.float32 and loader.backend() == "compiled"
+    return x.dtype != torch.float64 and x.dtype in loader.TYPES and loader.backend() == "compiled"
 
 
 def _call(name: str, rows: Tensor, *tensors: Tensor) -> None:
-    """A function of the kernel, for tensors that lie in one block each."""
+    """A function of the kernel for the type of `rows`, given tensors that lie in one block each."""
     assert all(tensor.is_contiguous() for tensor in tensors)
-    getattr(loader.build(_SOURCE, "norm"), name)(
+    io = loader.TYPES[rows.dtype][0]
+    getattr(loader.build(_SOURCE, f"norm-{io}", f"-DSPIKELOOM_IO={io}"), name)(
         *map(ctypes.c_int64, rows.shape),
         *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors),
         ctypes.c_int64(torch.get_num_threads()),

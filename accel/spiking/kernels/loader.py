@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 SOURCE = Path(__file__).with_name("lif.cpp")
-_CLONES = Path(__file__).with_name("clones.h")  # read before every source
+_HEADERS = tuple(Path(__file__).with_name(name) for name in ("clones.h", "numbers.h"))  # read before every source
 FLAGS = (
     "-O3",
     "-std=c++17",
@@ -87,14 +87,16 @@ def build(source: Path, name: str, *options: str) -> ctypes.CDLL:
         raise BuildError("no C++ compiler found; install g++ or set $CXX")
     command = [cxx, *FLAGS, *options]
     told = repr([command, platform.machine()]).encode()
-    key = hashlib.sha256(source.read_bytes() + _CLONES.read_bytes() + told).hexdigest()[:16]
+    read = b"".join(path.read_bytes() for path in (source, *_HEADERS))
+    key = hashlib.sha256(read + told).hexdigest()[:16]
     target = cache_dir() / f"{name}-{key}.so"
     if not target.exists():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 built = Path(scratch) / "kernel.so"
-                whole = [*command, "-include", str(_CLONES), str(source), "-o", str(built)]
+                included = [part for header in _HEADERS for part in ("-include", str(header))]
+                whole = [*command, *included, str(source), "-o", str(built)]
                 done = subprocess.run(whole, capture_output=True, text=True)
                 if done.returncode:
                     raise BuildError(f"{cxx} could not compile {source.name}: {done.stderr.strip()[-400:]}")

@@ -1,4 +1,4 @@
-// Batch norm of rows [N][C] by their own statistics, float32, for the CPU. Plain C ABI.
+// Batch norm of rows [N][C] by their own statistics, for the CPU. Rows are of one type, all else is float32. Plain C ABI.
 //
 //     statistics       mean[c] and var[c] over the rows
 //     forward          y = (x - mean) scale + bias
@@ -11,6 +11,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+
+using IO = SPIKELOOM_IO;
 
 namespace {
 
@@ -43,41 +45,41 @@ template <class F> INLINE void add_rows(int64_t n, int64_t C, float* __restrict 
 }
 
 // Mean of n rows, and the squares of what differs from it, added up.
-CLONES void moments(int64_t n, int64_t C, const float* __restrict x, float* __restrict mean, float* __restrict squares) {
+CLONES void moments(int64_t n, int64_t C, const IO* __restrict x, float* __restrict mean, float* __restrict squares) {
     std::fill(mean, mean + C, 0.0f);
     std::fill(squares, squares + C, 0.0f);
-    add_rows(n, C, mean, [=](int64_t i, int64_t c) INLINE_LAMBDA { return x[i * C + c]; });
+    add_rows(n, C, mean, [=](int64_t i, int64_t c) INLINE_LAMBDA { return up(x[i * C + c]); });
     for (int64_t c = 0; c < C; ++c) mean[c] /= float(n);
     add_rows(n, C, squares, [=](int64_t i, int64_t c) INLINE_LAMBDA {
-        const float u = x[i * C + c] - mean[c];
+        const float u = up(x[i * C + c]) - mean[c];
         return u * u;
     });
 }
 
-CLONES void products(int64_t n, int64_t C, const float* __restrict x, const float* __restrict g, const float* __restrict mean,
+CLONES void products(int64_t n, int64_t C, const IO* __restrict x, const IO* __restrict g, const float* __restrict mean,
                      float* __restrict sum, float* __restrict product) {
     std::fill(sum, sum + C, 0.0f);
     std::fill(product, product + C, 0.0f);
-    add_rows(n, C, sum, [=](int64_t i, int64_t c) INLINE_LAMBDA { return g[i * C + c]; });
-    add_rows(n, C, product, [=](int64_t i, int64_t c) INLINE_LAMBDA { return g[i * C + c] * (x[i * C + c] - mean[c]); });
+    add_rows(n, C, sum, [=](int64_t i, int64_t c) INLINE_LAMBDA { return up(g[i * C + c]); });
+    add_rows(n, C, product, [=](int64_t i, int64_t c) INLINE_LAMBDA { return up(g[i * C + c]) * (up(x[i * C + c]) - mean[c]); });
 }
 
-CLONES void normalise(int64_t n, int64_t C, const float* __restrict x, const float* __restrict mean,
-                      const float* __restrict scale, const float* __restrict bias, float* __restrict y) {
+CLONES void normalise(int64_t n, int64_t C, const IO* __restrict x, const float* __restrict mean,
+                      const float* __restrict scale, const float* __restrict bias, IO* __restrict y) {
     for (int64_t i = 0; i < n; ++i)
-        for (int64_t c = 0; c < C; ++c) y[i * C + c] = (x[i * C + c] - mean[c]) * scale[c] + bias[c];
+        for (int64_t c = 0; c < C; ++c) down((up(x[i * C + c]) - mean[c]) * scale[c] + bias[c], y[i * C + c]);
 }
 
-CLONES void differentiate(int64_t n, int64_t C, const float* __restrict x, const float* __restrict g,
+CLONES void differentiate(int64_t n, int64_t C, const IO* __restrict x, const IO* __restrict g,
                           const float* __restrict mean, const float* __restrict scale, const float* __restrict of_sd,
-                          const float* __restrict of_mean, float* __restrict gx) {
+                          const float* __restrict of_mean, IO* __restrict gx) {
     for (int64_t i = 0; i < n; ++i)
         for (int64_t c = 0; c < C; ++c)
-            gx[i * C + c] = g[i * C + c] * scale[c] + ((x[i * C + c] - mean[c]) * of_sd[c] + of_mean[c]);
+            down(up(g[i * C + c]) * scale[c] + ((up(x[i * C + c]) - mean[c]) * of_sd[c] + of_mean[c]), gx[i * C + c]);
 }
 
 // x [N][C] -> mean [C], var [C] (over N).
-extern "C" void norm_statistics(int64_t N, int64_t C, const float* x, double* mean, double* var, int64_t threads) {
+extern "C" void norm_statistics(int64_t N, int64_t C, const IO* x, double* mean, double* var, int64_t threads) {
     const Pieces pieces = {N, C};
     over_pieces(pieces, threads, [&](int64_t p) {
         moments(pieces.rows_of(p), C, x + p * pieces.rows * C, &pieces.first[p * C], &pieces.second[p * C]);
@@ -95,15 +97,15 @@ extern "C" void norm_statistics(int64_t N, int64_t C, const float* x, double* me
     for (int64_t c = 0; c < C; ++c) var[c] /= double(N);
 }
 
-extern "C" void norm_forward(int64_t N, int64_t C, const float* x, const float* mean, const float* scale,
-                             const float* bias, float* y, int64_t threads) {
+extern "C" void norm_forward(int64_t N, int64_t C, const IO* x, const float* mean, const float* scale,
+                             const float* bias, IO* y, int64_t threads) {
     const int64_t rows = piece_rows(C);
     #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < N; i += rows) normalise(std::min(rows, N - i), C, x + i * C, mean, scale, bias, y + i * C);
 }
 
 // x, g [N][C], mean [C] -> sum [C] of g, product [C] of g (x - mean).
-extern "C" void norm_gradient_sums(int64_t N, int64_t C, const float* x, const float* g, const float* mean, double* sum,
+extern "C" void norm_gradient_sums(int64_t N, int64_t C, const IO* x, const IO* g, const float* mean, double* sum,
                                    double* product, int64_t threads) {
     const Pieces pieces = {N, C};
     over_pieces(pieces, threads, [&](int64_t p) {
@@ -119,8 +121,8 @@ extern "C" void norm_gradient_sums(int64_t N, int64_t C, const float* x, const f
         }
 }
 
-extern "C" void norm_backward(int64_t N, int64_t C, const float* x, const float* g, const float* mean, const float* scale,
-                              const float* of_sd, const float* of_mean, float* gx, int64_t threads) {
+extern "C" void norm_backward(int64_t N, int64_t C, const IO* x, const IO* g, const float* mean, const float* scale,
+                              const float* of_sd, const float* of_mean, IO* gx, int64_t threads) {
     const int64_t rows = piece_rows(C);
     #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < N; i += rows)

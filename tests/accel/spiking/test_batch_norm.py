@@ -70,15 +70,23 @@ def test_threads_change_nothing() -> None:
         assert all(map(torch.equal, results[0], other))
 
 
-def test_bfloat16_rows_are_counted_in_float32_and_stay_what_they_are() -> None:
-    norm, x = RowBatchNorm(8), (3 + torch.randn(5000, 8)).bfloat16().requires_grad_()
-    y = norm(x)
-    y.sum().backward()
-    assert y.dtype == x.grad.dtype == torch.bfloat16
+@BACKENDS
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_rows_are_counted_in_float32_and_stay_what_they_are(backend, dtype) -> None:
+    norm, x = RowBatchNorm(8), (3 + torch.randn(5000, 8)).to(dtype).requires_grad_()
+    upstream = torch.randn(5000, 8).to(dtype)
+    exact, exact_norm = x.detach().double().requires_grad_(), nn.BatchNorm1d(8).double()
+    with loader.use_backend(backend):
+        y, exact_y = norm(x), exact_norm(exact)
+        y.backward(upstream), exact_y.backward(upstream.double())
+    assert y.dtype == x.grad.dtype == dtype
     assert norm.weight.grad.dtype == torch.float32
-    exact = x.detach().double()
-    torch.testing.assert_close(norm.running_mean.double(), 0.1 * exact.mean(0), rtol=1e-5, atol=0)
-    torch.testing.assert_close(y.double(), (exact - exact.mean(0)) / exact.std(0), rtol=0.01, atol=0.01)
+    torch.testing.assert_close(norm.running_mean.double(), exact_norm.running_mean, rtol=1e-5, atol=0)
+    torch.testing.assert_close(norm.running_var.double(), exact_norm.running_var, rtol=1e-5, atol=0)
+    torch.testing.assert_close(y.double(), exact_y, rtol=0.01, atol=1e-3)
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=0.01, atol=1e-3)
+    for p, q in zip(norm.parameters(), exact_norm.parameters(), strict=True):
+        torch.testing.assert_close(p.grad.double(), q.grad, rtol=1e-4, atol=1e-3)
 
 
 def test_one_row_is_refused() -> None:
