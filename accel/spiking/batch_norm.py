@@ -8,7 +8,6 @@ normalised value was off by 1.6e-3, and neurons near their threshold fired other
 added up so; such pieces are joined in double precision (Chan, Golub, LeVeque 1983).
 """
 
-import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +123,5 @@ def _call(name: str, rows: Tensor, *tensors: Tensor) -> None:
     """A function of the kernel for the type of `rows`, given tensors that lie in one block each."""
     assert all(tensor.is_contiguous() for tensor in tensors)
     io = loader.TYPES[rows.dtype][0]
-    getattr(loader.build(_SOURCE, f"norm-{io}", f"-DSPIKELOOM_IO={io}"), name)(
-        *map(ctypes.c_int64, rows.shape),
-        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors),
-        ctypes.c_int64(torch.get_num_threads()),
-    )
+    kernel = loader.build(_SOURCE, f"norm-{io}", f"-DSPIKELOOM_IO={io}")
+    loader.call(getattr(kernel, name), *rows.shape, *tensors)

@@ -9,11 +9,12 @@ With an eighth of the inputs active a product takes a third to a half of the tim
 of a convolution a quarter; with `dense_from()` of them they take about as long. Where weights or gradients are infinite
 or NaN, a dense product carries them into silent inputs as well; these do not.
 
-Under bfloat16 autocast these sums stay in float32, exacter than what they replace; dL/dx is a bfloat16 product.
+Under bfloat16 autocast these sums stay in float32, exacter than what they replace, and dL/dx is a bfloat16 product.
+Of a kernel of side 3 on maps of many pixels dL/dx is, in any case, a float32 product with a quarter of the
+multiplications (`winograd.py`).
 """
 
 import ctypes
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
+from accel.spiking import winograd
 from accel.spiking.kernels import loader
 
 # Floats in a vector of the processor -> share of active inputs from which the dense product is as fast, of side 1 and
@@ -126,30 +128,33 @@ class _EventConv(torch.autograd.Function):
         for_x, for_weight, for_bias = ctx.needs_input_grad
         g_weight = event_weight_gradient(x, gy, weight.shape[2]) if for_weight else None
         del x  # it may have been unpacked for this alone, and dL/dx is as large
-        dense = ctx.dense_dtype
         return (
-            _input_gradient(gy.to(dense), weight.to(dense)).to(gy.dtype) if for_x else None,
+            _input_gradient(gy, weight, ctx.dense_dtype) if for_x else None,
             g_weight,
             gy.sum((0, 1, 2)) if for_bias else None,
         )
 
 
-def _input_gradient(gy: Tensor, weight: Tensor) -> Tensor:
-    """Dense: gy [B, H, W, C_out], weight [C_out, C_in, side, side] -> dL/dx [B, H, W, C_in]."""
-    side = weight.shape[2]
+def _input_gradient(gy: Tensor, weight: Tensor, product_dtype: torch.dtype) -> Tensor:
+    """Dense: gy [B, H, W, C_out], weight [C_out, C_in, side, side] -> dL/dx [B, H, W, C_in] in the dtype of gy."""
+    n_in, side = weight.shape[1:3]
+    if side == 3 and winograd.pays(gy, n_in):
+        return winograd.winograd_conv(gy, weight.transpose(0, 1).flip(2, 3))
+    g, weight = gy.to(product_dtype), weight.to(product_dtype)
     if side == 1:
-        return gy @ weight[:, :, 0, 0]
-    n_in = weight.shape[1]
-    shape = (gy.shape[0], n_in, *gy.shape[1:3])
-    gx = conv2d_input(shape, weight, gy.permute(0, 3, 1, 2), padding=side // 2)
-    return gx.permute(0, 2, 3, 1)
+        return (g @ weight[:, :, 0, 0]).to(gy.dtype)
+    shape = (g.shape[0], n_in, *g.shape[1:3])
+    gx = conv2d_input(shape, weight, g.permute(0, 3, 1, 2), padding=side // 2)
+    return gx.permute(0, 2, 3, 1).to(gy.dtype)
 
 
 def active_share(x: Tensor) -> float:
     """Share of the entries of a float32 tensor on the CPU that are not 0, whatever their order."""
     if not (x.is_contiguous() or _is_channels_last(x)):
         x = x.contiguous()
-    return _count(_pointer(x), ctypes.c_int64(x.numel()), _threads()) / x.numel()
+    count = _kernel().events_count
+    count.restype = ctypes.c_int64
+    return int(loader.call(count, x, x.numel())) / x.numel()
 
 
 def event_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -160,9 +165,7 @@ def event_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     x, kernel = x.contiguous(), weight.permute(2, 3, 1, 0).contiguous()
     y = x.new_empty(*x.shape[:3], weight.shape[0])
     bias = None if bias is None else bias.contiguous()
-    _kernel().events_forward(
-        *_sizes(*y.shape[:3], *kernel.shape[2:], len(kernel)), *map(_pointer, (x, kernel, bias, y)), _threads()
-    )
+    loader.call(_kernel().events_forward, *y.shape[:3], *kernel.shape[2:], len(kernel), x, kernel, bias, y)
     return y
 
 
@@ -170,29 +173,9 @@ def event_weight_gradient(x: Tensor, gy: Tensor, side: int) -> Tensor:
     """x [B, H, W, K], dL/dy [B, H, W, N] of such a convolution -> dL/dW [N, K, side, side]."""
     x, gy = x.contiguous(), gy.contiguous()
     kernel = x.new_empty(side, side, x.shape[3], gy.shape[3])
-    _kernel().events_weight_gradient(
-        *_sizes(*gy.shape[:3], *kernel.shape[2:], side), *map(_pointer, (x, gy, kernel)), _threads()
-    )
+    loader.call(_kernel().events_weight_gradient, *gy.shape[:3], *kernel.shape[2:], side, x, gy, kernel)
     return kernel.permute(3, 2, 0, 1)
-
-
-def _count(*args: Any) -> int:
-    count = _kernel().events_count
-    count.restype = ctypes.c_int64
-    return int(count(*args))
 
 
 def _kernel() -> ctypes.CDLL:
     return loader.build(_SOURCE, "events", "-ffp-contract=fast")  # a dense product adds in another order anyway
-
-
-def _sizes(*sizes: int) -> Iterator[ctypes.c_int64]:
-    return map(ctypes.c_int64, sizes)
-
-
-def _pointer(x: Tensor | None) -> ctypes.c_void_p | None:
-    return None if x is None else ctypes.c_void_p(x.data_ptr())
-
-
-def _threads() -> ctypes.c_int64:
-    return ctypes.c_int64(torch.get_num_threads())

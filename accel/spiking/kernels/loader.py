@@ -19,8 +19,10 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 SOURCE = Path(__file__).with_name("lif.cpp")
 _HEADERS = tuple(Path(__file__).with_name(name) for name in ("clones.h", "numbers.h"))  # read before every source
@@ -115,6 +117,17 @@ def library(dtype: torch.dtype) -> ctypes.CDLL:
     """The neuron kernel for one element type. Raises BuildError with the reason."""
     io, compute = TYPES[dtype]
     return build(SOURCE, f"lif-{io}", f"-DSPIKELOOM_IO={io}", f"-DSPIKELOOM_COMPUTE={compute}")
+
+
+def call(function: Any, *values: Tensor | int | None) -> Any:
+    """A kernel's function given int64 for whole numbers, pointers for tensors, null for None; threads come last."""
+
+    def argument(value: Tensor | int | None) -> Any:
+        if isinstance(value, Tensor):
+            return ctypes.c_void_p(value.data_ptr())
+        return None if value is None else ctypes.c_int64(value)
+
+    return function(*map(argument, values), argument(torch.get_num_threads()))
 
 
 _forced: ContextVar[str | None] = ContextVar("spikeloom_backend", default=None)

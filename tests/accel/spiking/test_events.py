@@ -1,8 +1,5 @@
 """Products that skip zeros, against the dense ones."""
 
-import time
-from collections.abc import Callable
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +11,7 @@ from torch.nn.grad import conv2d_weight
 from accel.spiking import events
 from accel.spiking.events import SpikeConv2d, SpikeLinear, active_share, dense_from, event_conv, event_weight_gradient
 from accel.spiking.kernels import loader
+from tests.timing import least_s
 
 pytestmark = pytest.mark.skipif(
     loader.compiler() is None or dense_from() == 0, reason="no C++ compiler, or a processor without AVX2: always dense"
@@ -60,17 +58,6 @@ def took_events(y: Tensor) -> bool:
         names.add(node.name())
         nodes += [before for before, _ in node.next_functions if before is not None]
     return any("EventConv" in name for name in names)
-
-
-def least_s(call: Callable[[], object], runs: int = 30) -> float:
-    """Least processor time of a call, in seconds: what others do on the machine can only add."""
-
-    def run() -> float:
-        start = time.process_time()
-        call()
-        return time.process_time() - start
-
-    return min(run() for _ in range(runs))
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
