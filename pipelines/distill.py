@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from accel.files import read_json, write_json
 from pipelines.curriculum_story import tell
 from pipelines.process import set_up
-from pipelines.runs import load_model, save_config
+from pipelines.runs import decisive, flat, load_model, save_config
 from pipelines.schema import DistillConfig, TrainConfig
 from pipelines.tasks import ClassificationTask, check_pick
 from pipelines.train import Lesson, claim_folder, from_labels, train
@@ -34,9 +34,6 @@ from speech.spikescr import SpikeSCR
 from speech.training import PREDICTION_BATCH, speech_log_probabilities
 
 log = logging.getLogger("spikeloom")
-
-# Settings that change where and how fast a stage runs, not what comes out of it.
-CIRCUMSTANCES = ("name", "run", "resume", "overwrite", "trainer.threads", "trainer.cache_mb", "trainer.num_workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,19 +226,11 @@ def require_unchanged(stage: Stage, told: dict[str, Any]) -> str:
 
 def settings(stage: Stage, config: DistillConfig) -> dict[str, Any]:
     """Everything that decides what comes out of a stage, as flat JSON values; its teacher's checkpoint comes later."""
-    told = {k: v for k, v in flat(asdict(stage.config)).items() if k not in CIRCUMSTANCES}
+    told = decisive(stage.config)
     told["teacher_pick"] = config.teacher_pick
     if stage.teacher is not None:
         told |= {"teacher_ms": stage.teacher.config.features.step_ms, **flat(asdict(config.distillation))}
-    return dict(json.loads(json.dumps(told)))  # tuples become lists, as they will be when read back
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, keys joined by dots."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+    return told
 
 
 def digest(value: Any) -> str:

@@ -3,12 +3,12 @@
 import csv
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 from accel.report import Section, Table, new_figure, palette
 from bci.cet_mae import CETMAE
@@ -22,6 +22,7 @@ from bci.zuco.leakage import check_split
 from bci.zuco.splits import load_split
 from bci.zuco.summary import Summary, summarise
 from pipelines.pruning_story import pruning_sections
+from pipelines.runs import flat
 from pipelines.schema import TrainConfig
 
 log = logging.getLogger("spikeloom")
@@ -162,18 +163,7 @@ def matching(found: Mapping[str, Any]) -> Section:
 
 def settings(config: TrainConfig, result: Mapping[str, Any]) -> dict[str, object]:
     """Everything needed to run this again, dotted."""
-    flat: dict[str, object] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, below in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), below)
-        else:
-            flat[prefix] = value
-
-    walk("", OmegaConf.to_container(OmegaConf.structured(config)))
-    walk("", {key: value for key, value in result.items() if not isinstance(value, dict)})
-    return flat
+    return flat(asdict(config)) | {key: value for key, value in result.items() if not isinstance(value, dict)}
 
 
 def examples(references: Sequence[str], k: int = SHOWN) -> list[int]:

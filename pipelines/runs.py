@@ -8,6 +8,7 @@ report.html      the whole story on one page
 
 import contextlib
 import io
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from accel.files import read_json, whole, write_json
 from pipelines.domains import domain_of
 from pipelines.schema import AUGMENTATIONS, FEATURES, MODELS, PRUNINGS, SOURCES, TrainConfig, open_train_config
 
+# Settings that change where and how fast a training runs, not what comes out of it.
+CIRCUMSTANCES = ("name", "run", "resume", "overwrite", "trainer.threads", "trainer.cache_mb", "trainer.num_workers")
 RETRAIN = "train again with `spikeloom train … overwrite=true`"
 
 
@@ -86,6 +89,20 @@ def load_config(run: Path) -> TrainConfig:
         return _typed(values)
     except (OmegaConfBaseException, OSError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]}); {RETRAIN}") from error
+
+
+def decisive(config: TrainConfig) -> dict[str, Any]:
+    """All that decides what comes out of a training, as flat JSON values by the command line's names (`model.T`)."""
+    told = {name: value for name, value in flat(asdict(config)).items() if name not in CIRCUMSTANCES}
+    return dict(json.loads(json.dumps(told)))  # tuples become lists, as they will be when read back
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, keys joined by dots."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def _typed(values: Any) -> TrainConfig:

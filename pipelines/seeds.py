@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from accel.files import read_json
+from pipelines.runs import decisive, load_config
 from pipelines.scores import mean_and_sd
 
 
@@ -18,23 +19,37 @@ class SeedRun(NamedTuple):
         return 100 * sum(result[key] for result in self.results) / len(self.results)
 
 
-def finished(folder: Path, kind: str, name: str) -> list[SeedRun]:
-    """The runs called `name` in `folder` that left a file `kind`: result.json, or speakers.json of several results."""
+def finished(folder: Path, kind: str) -> list[SeedRun]:
+    """`folder` and the runs beside it that differ from it in their seeds alone: those that left a file `kind`, which is
+    result.json, or speakers.json of several results."""
+    wanted = _settings(folder, kind)
     runs = []
-    for path in sorted(folder.glob(f"*/{kind}")):
-        values = read_json(path, "train this seed again")
-        results = values.get("results", [values])
-        if results[0].get("name") == name:
-            runs.append(SeedRun(values["seed"], results))
+    for path in sorted(folder.parent.glob(f"*/{kind}")):
+        if path.parent == folder or _settings(path.parent, kind) == wanted:
+            values = read_json(path, "train this seed again")
+            runs.append(SeedRun(values["seed"], values.get("results", [values])))
     return sorted(runs, key=lambda run: run.seed)
 
 
-def print_seed_table(folder: Path, kind: str, name: str) -> None:
-    """Test accuracy of every seed finished in `folder`, by held-out speaker where there are several."""
-    runs = finished(folder, kind, name)
+def _settings(folder: Path, kind: str) -> dict[str, Any] | None:
+    """All that decides what comes out of a run but its seeds; None if that cannot be read."""
+    folders = [path.parent for path in sorted(folder.glob("*/config.yaml"))] if kind == "speakers.json" else [folder]
+    try:
+        config = load_config(folders[0])
+    except (IndexError, ValueError):
+        return None
+    each_its_own = ("seed", "data.split_seed", "audit") + (("data.test_speaker",) if kind == "speakers.json" else ())
+    settings = {name: value for name, value in decisive(config).items() if name not in each_its_own}
+    return {"name": config.name, **settings}
+
+
+def print_seed_table(folder: Path, kind: str) -> None:
+    """Test accuracy of every seed finished beside `folder`, by held-out speaker where there are several."""
+    runs = finished(folder, kind)
     by_speaker = len(runs[0].results) > 1 if runs else False
     if len(runs) < 2 and not by_speaker:
         return  # the run has said its one number
+    name = runs[0].results[0]["name"]
     print(f"\n{name}: test accuracy at the best validation epoch, {len(runs)} seed{'s' * (len(runs) > 1)}")
     if by_speaker:
         speakers: dict[str, list[float]] = {}  # held-out speaker -> accuracy in percent, one a seed

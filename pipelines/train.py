@@ -22,7 +22,7 @@ from pipelines.domains import Classifier, DataModule, OwnWay, domain_of
 from pipelines.process import on_terminal, set_up
 from pipelines.pruning import Pruning, outcome
 from pipelines.pruning_story import pruning_sections
-from pipelines.runs import TrainedModel, save_config, save_model
+from pipelines.runs import TrainedModel, decisive, load_config, save_config, save_model
 from pipelines.schema import TrainConfig, TrainerConfig, check_kinds
 from pipelines.scores import accuracy
 from pipelines.seeds import print_seed_table
@@ -51,7 +51,7 @@ def run(config: TrainConfig) -> None:
         domain.train(config)
     else:
         train(config)
-        print_seed_table(Path(config.run).parent, "result.json", config.name)
+        print_seed_table(Path(config.run), "result.json")
 
 
 def from_labels(config: TrainConfig, data: DataModule, model: nn.Module) -> tuple[ClassificationTask, DataLoader[Any]]:
@@ -217,6 +217,12 @@ def claim_folder(run: Path, config: TrainConfig) -> dict[str, Any] | None:
         if not config.resume:
             raise ValueError(f"run={run} already exists; add resume=true to go on, overwrite=true to start anew")
         if (run / "result.json").exists():
+            before, now = decisive(load_config(run)), decisive(config)
+            if others := [f"{name}={before.get(name)}" for name in now if before.get(name) != now[name]]:
+                raise ValueError(
+                    f"run={run} is finished with {', '.join(others)}; give another run=FOLDER, or overwrite=true to "
+                    "train it anew"
+                )
             log.info("%s is finished; nothing to resume", run)
             return dict(read_json(run / "result.json", "add overwrite=true to train it anew"))
     run.mkdir(parents=True, exist_ok=True)
@@ -247,4 +253,4 @@ def train_each_speaker_out(config: TrainConfig) -> None:
         for speaker in speakers
     ]
     write_json(Path(config.run) / "speakers.json", {"seed": config.seed, "results": results})
-    print_seed_table(Path(config.run).parent, "speakers.json", config.name)
+    print_seed_table(Path(config.run), "speakers.json")

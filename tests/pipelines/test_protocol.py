@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipelines import train as train_verb
-from pipelines.runs import load_model
+from pipelines.runs import load_model, save_config
 from pipelines.schema import TrainConfig, TrainerConfig
 from pipelines.scores import accuracy
 from pipelines.seeds import print_seed_table
@@ -85,20 +85,30 @@ def test_an_audit_tells_the_optimistic_figure_and_changes_nothing(tmp_path: Path
     assert "test_max_optimistic" not in without
 
 
-def write(path: Path, values: object) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(values))
+def finished_run(
+    folder: Path, seed: int, results: list[dict[str, object]], kind: str = "result.json", **changes: object
+) -> Path:
+    """A run's folder as training leaves it, as far as tables read it."""
+    folder.mkdir(parents=True)
+    for i, told in enumerate(results):
+        where = folder if kind == "result.json" else folder / f"speaker{i}"
+        where.mkdir(exist_ok=True)
+        held_out = dataclasses.replace(TINY, split_seed=seed)
+        save_config(where, config(where, seed=seed, data=held_out, **changes))
+        told.update(name="tiny", seed=seed)
+    values = results[0] if kind == "result.json" else {"seed": seed, "results": results}
+    (folder / kind).write_text(json.dumps(values))
+    return folder
 
 
-def result(seed: int, accuracy: float, **more: object) -> dict[str, object]:
-    return {"name": "tiny", "seed": seed, "test_speakers": ["ann"], "test_accuracy": accuracy, **more}
+def result(accuracy: float, **more: object) -> dict[str, object]:
+    return {"test_speakers": ["ann"], "test_accuracy": accuracy, **more}
 
 
 def test_seeds_are_told_one_by_one_with_mean_and_deviation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, value in ((10, 0.9), (0, 0.8), (1, 0.85)):
-        write(tmp_path / f"seed{seed}" / "result.json", result(seed, value))
-    write(tmp_path / "other" / "result.json", {**result(3, 0.1), "name": "another recipe"})
-    print_seed_table(tmp_path, "result.json", "tiny")
+        run = finished_run(tmp_path / f"seed{seed}", seed, [result(value)])
+    print_seed_table(run, "result.json")
     said = capsys.readouterr().out.splitlines()[1:]
     assert said[0] == "tiny: test accuracy at the best validation epoch, 3 seeds"
     assert [line.split() for line in said[1:4]] == [
@@ -108,12 +118,25 @@ def test_seeds_are_told_one_by_one_with_mean_and_deviation(tmp_path: Path, capsy
     assert len(said) == 5
 
 
+def test_a_run_of_other_settings_is_not_one_of_the_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    longer = TrainerConfig(epochs=30, batch_size=8, threads=2)
+    finished_run(tmp_path / "other_model", 2, [result(0.1)], model=SpikeSCRConfig(width=32, heads=1))
+    finished_run(tmp_path / "longer", 3, [result(0.2)], trainer=longer)
+    finished_run(tmp_path / "other_name", 4, [result(0.3)], name="another")
+    (finished_run(tmp_path / "broken", 5, [result(0.4)]) / "config.yaml").write_text("model: {kind: none}")
+    finished_run(tmp_path / "more_threads", 1, [result(0.7)], trainer=TrainerConfig(epochs=3, batch_size=8, threads=2))
+    print_seed_table(finished_run(tmp_path / "ours", 0, [result(0.8)]), "result.json")
+    said = capsys.readouterr().out
+    assert "2 seeds" in said
+    assert "75.0 ±  7.1 %" in said
+
+
 def test_optimistic_figures_are_labelled_wherever_they_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed, value in ((0, 0.8), (1, 0.9)):
-        write(tmp_path / f"seed{seed}" / "result.json", result(seed, value, test_max_optimistic=value + 0.05))
-    print_seed_table(tmp_path, "result.json", "tiny")
+        run = finished_run(tmp_path / f"seed{seed}", seed, [result(value, test_max_optimistic=value + 0.05)])
+    print_seed_table(run, "result.json")
     said = capsys.readouterr().out
     assert said.count("selected on test") == 3
     assert "85.0 %" in said and "optimistic    90.0 ±  7.1 %" in said
@@ -121,9 +144,9 @@ def test_optimistic_figures_are_labelled_wherever_they_are_told(
 
 def test_speakers_held_out_have_a_row_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, (ann, bob) in ((0, (0.8, 0.6)), (1, (0.9, 0.7))):
-        results = [result(seed, ann), {**result(seed, bob), "test_speakers": ["bob"]}]
-        write(tmp_path / f"seed{seed}" / "speakers.json", {"seed": seed, "results": results})
-    print_seed_table(tmp_path, "speakers.json", "tiny")
+        results = [result(ann), result(bob, test_speakers=["bob"])]
+        run = finished_run(tmp_path / f"seed{seed}", seed, results, "speakers.json")
+    print_seed_table(run, "speakers.json")
     said = capsys.readouterr().out
     assert "ann           85.0 ±  7.1 %   (80.0, 90.0)" in said
     assert "bob           65.0 ±  7.1 %   (60.0, 70.0)" in said
@@ -132,6 +155,5 @@ def test_speakers_held_out_have_a_row_each(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_single_run_needs_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "seed0" / "result.json", result(0, 0.8))
-    print_seed_table(tmp_path, "result.json", "tiny")
+    print_seed_table(finished_run(tmp_path / "seed0", 0, [result(0.8)]), "result.json")
     assert capsys.readouterr().out == ""

@@ -191,3 +191,8 @@ def test_the_learning_rate_warms_up_by_iteration_and_ends_at_eta_min():
     assert trace[-1] == pytest.approx(1e-8)
     assert all(a <= b + 1e-15 for a, b in zip(trace[:2950], trace[1:2950], strict=False))
     assert all(a >= b - 1e-15 for a, b in zip(trace[2950:], trace[2951:], strict=False))
+
+
+def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(finished):
+    with pytest.raises(ValueError, match=r"finished with trainer.epochs=\d+; give another run=FOLDER, or overwrite=true"):
+        train(config(finished, resume=True, epochs=99))
