@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,14 @@ def whole(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+def check_replaceable(folder: Path, holds: Collection[str]) -> None:
+    """Before results are written to a `folder` that a user named: raise ValueError if it exists with anything in it but
+    what such results hold, since `whole` would delete it."""
+    if folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if path.name not in holds)):
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise ValueError(f"{folder} holds {others[0]}{more}, which would be deleted; give another out=FOLDER")
 
 
 def write_json(path: Path, value: Any) -> None:

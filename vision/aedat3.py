@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vision.events import DVS128, EVENT, EventFileError, Recording, checked, make_events
+from vision.events import DVS128, EVENT, EventFileError, Recording, checked, make_events, on_sensor
 
 END = b"#!END-HEADER\r\n"
 HEADER = struct.Struct("<HHIIIIII")  # type, source, eventSize, tsOffset, tsOverflow, capacity, number, valid
@@ -48,26 +48,14 @@ def read_aedat3(path: Path, sensor: tuple[int, int] = DVS128) -> Recording:
             events = make_events(time, data >> 17 & 0x7FFF, data >> 2 & 0x7FFF, data >> 1 & 1)
             valid = (data & 1).astype(bool)
             dropped += int((~valid).sum())
-            checked_here = events[valid]
-            if len(checked_here):
-                _on_sensor(path, events, valid, sensor, body)
-            parts.append(checked_here)
+            on_sensor(path, events, sensor, body, 8, valid)
+            parts.append(events[valid])
         else:
             others += 1
         at = body + size * number
     events = checked(path, np.concatenate(parts), sensor, start, 8)
     notes = {"invalid events dropped": f"{dropped:,}", "packets of other types": f"{others:,}"}
     return Recording(events=events, sensor=sensor, format="AEDAT 3.1", notes=notes)
-
-
-def _on_sensor(path: Path, events: np.ndarray, valid: np.ndarray, sensor: tuple[int, int], body: int) -> None:
-    """Raise with the byte of the first valid event outside; `checked` sees the packets joined and cannot know it."""
-    height, width = sensor
-    outside = valid & ((events["x"] >= width) | (events["y"] >= height))
-    if outside.any():
-        i = int(outside.argmax())
-        at = f"({events['x'][i]}, {events['y'][i]})"
-        raise EventFileError(path, body + 8 * i, f"an event at {at} is outside the sensor of {width} x {height}")
 
 
 class Cut(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vision.events import EVENT, EventFileError, Recording, checked, make_events
+from vision.events import EVENT, EventFileError, Recording, checked, make_events, on_sensor
 
 LINE = b"#!AER-DAT4.0\r\n"
 ON_DISK = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1"), ("rest", "V3")])
@@ -31,25 +31,35 @@ def read_aedat4(path: Path) -> Recording:
     header = raw[at + 4 : at + 4 + size]
     if len(header) < size or header[4:8] != b"IOHE":
         raise EventFileError(path, at, f"the header is cut off or is none of AEDAT 4; {AGAIN}")
-    table = Table(header, 0)
-    decompress = decompressor(path, at, table.number(0, "<i", 0))
-    streams = event_streams(table.text(2))
-    end = table.number(1, "<q", -1)
+    try:
+        table = Table(header, 0)
+        compression, end, streams = table.number(0, "<i", 0), table.number(1, "<q", -1), event_streams(table.text(2))
+    except (ValueError, struct.error) as error:
+        raise EventFileError(path, at, f"the header is damaged ({error}); {AGAIN}") from error
+    if len(streams) > 1:
+        found = ", ".join(f"{number} ({width} x {height})" for number, (height, width) in streams.items())
+        raise EventFileError(path, at, f"events of several streams, {found}; export one of them to a file of its own")
+    if end > len(raw):
+        raise EventFileError(
+            path, len(raw), f"truncated: the file ends here, its table of packets begins at byte {end}; {AGAIN}"
+        )
+    decompress = decompressor(path, at, compression)
     at = start = at + 4 + size
     parts, packets, others = [np.empty(0, dtype=EVENT)], 0, 0
-    stop = end if 0 < end <= len(raw) else len(raw)
+    stop = end if end > 0 else len(raw)  # a recording that was not closed has no table
     while at < stop:
         if stop - at < 8:
             raise EventFileError(path, at, f"{stop - at} bytes where a packet begins; {AGAIN}")
         stream, size = struct.unpack_from("<ii", raw, at)
-        if size < 0 or at + 8 + size > len(raw):
-            raise EventFileError(path, at, f"a packet of {size} bytes, and {len(raw) - at - 8} are left; {AGAIN}")
+        if size < 0 or at + 8 + size > stop:
+            raise EventFileError(path, at, f"a packet of {size} bytes, and {stop - at - 8} are left; {AGAIN}")
         if stream in streams:
             try:
-                found = packet_events(decompress(raw[at + 8 : at + 8 + size]))
+                events = packet_events(decompress(raw[at + 8 : at + 8 + size]))
             except (RuntimeError, ValueError, struct.error) as error:
                 raise EventFileError(path, at, f"a packet that cannot be unpacked ({error}); {AGAIN}") from error
-            parts.append(found)
+            on_sensor(path, events, streams[stream], at, 0)  # an event in a compressed packet has no byte of its own
+            parts.append(events)
             packets += 1
         else:
             others += 1
@@ -73,7 +83,13 @@ def decompressor(path: Path, at: int, kind: int) -> Callable[[bytes], bytes]:
         if needed == "zstandard":
             import zstandard
 
-            return lambda packed: zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+            def decompress(packed: bytes) -> bytes:
+                try:
+                    return zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+                except zstandard.ZstdError as error:  # unlike that of LZ4 no RuntimeError
+                    raise ValueError(str(error)) from error
+
+            return decompress
     except ImportError as error:
         raise ImportError(
             f"{path} is compressed with {needed}, which is not installed; pip install 'spikeloom[events]'"

@@ -45,6 +45,21 @@ def make_events(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> n
     return events
 
 
+def on_sensor(
+    path: Path, events: np.ndarray, sensor: tuple[int, int], start: int, size: int, valid: np.ndarray | bool = True
+) -> None:
+    """Raise EventFileError with the byte of the first `valid` event outside; `start` and `size` give the byte of any.
+
+    Records that are dropped must still be among `events`, as they count for the byte.
+    """
+    height, width = sensor
+    outside = valid & ((events["x"] >= width) | (events["y"] >= height))
+    if outside.any():
+        i = int(outside.argmax())
+        at = f"({events['x'][i]}, {events['y'][i]})"
+        raise EventFileError(path, start + size * i, f"an event at {at} is outside the sensor of {width} x {height}")
+
+
 def checked(path: Path, events: np.ndarray, sensor: tuple[int, int], start: int, size: int) -> np.ndarray:
     """The events, if there are any and all lie on the sensor; says how often time runs backwards.
 
@@ -52,12 +67,7 @@ def checked(path: Path, events: np.ndarray, sensor: tuple[int, int], start: int,
     """
     if not len(events):
         raise EventFileError(path, start, "no event after the header; record it again, or remove the file")
-    height, width = sensor
-    outside = (events["x"] >= width) | (events["y"] >= height)
-    if outside.any():
-        i = int(outside.argmax())
-        at = f"({events['x'][i]}, {events['y'][i]})"
-        raise EventFileError(path, start + size * i, f"an event at {at} is outside the sensor of {width} x {height}")
+    on_sensor(path, events, sensor, start, size)
     backwards = int((np.diff(events["t"]) < 0).sum())
     if backwards:
         log.warning("%s: time runs backwards %d times; the order of the file is kept", path, backwards)
@@ -111,8 +121,9 @@ def read_nmnist(path: Path) -> Recording:
     time = (rows[:, 2] & 0x7F) << 16 | rows[:, 3] << 8 | rows[:, 4]
     marker = rows[:, 1] == OVERFLOW_Y
     time = time + OVERFLOW_US * np.cumsum(marker)
-    events = make_events(time, rows[:, 0], rows[:, 1], rows[:, 2] >> 7)[~marker]
-    events = checked(path, events, NMNIST, 0, 5)
+    records = make_events(time, rows[:, 0], rows[:, 1], rows[:, 2] >> 7)
+    on_sensor(path, records, NMNIST, 0, 5, ~marker)
+    events = checked(path, records[~marker], NMNIST, 0, 5)
     return Recording(
         events=events, sensor=NMNIST, format="N-MNIST", notes={"clock overflows": f"{int(marker.sum()):,}"}
     )  # fmt: skip

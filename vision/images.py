@@ -5,18 +5,24 @@ The python version of CIFAR is pickled: it is parsed, not unpickled (`vision.pic
 """
 
 import gzip
+import logging
+import math
 import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vision.pickled import read_pickle
 from vision.samples import Lazy, Samples
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+log = logging.getLogger("spikeloom")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGIT_NAMES = tuple("0123456789")
 # classes -> split -> files, without the .bin of the binary version
@@ -35,18 +41,45 @@ class ImageFileError(ValueError):
 
 
 def read_image(path: Path) -> np.ndarray:
-    """uint8 `[H, W]` of a grey file, `[H, W, 3]` of any other."""
+    """uint8 `[H, W]` of a grey file, `[H, W, 3]` of any other; of several pages or frames the first.
+
+    16 bits are scaled to 8. What is transparent becomes white, as viewers show it, or black where all ink is white.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
-            if image.mode not in ("L", "RGB"):
-                image = image.convert("L" if image.mode in ("1", "I;16", "LA") else "RGB")  # type: ignore[assignment]
-            return np.asarray(image)
+            deep = image.mode.startswith(("I", "F"))  # PIL clips these at 255 when it converts them
+            pixels = np.asarray(image if deep else _opaque(image))
     except FileNotFoundError:
         raise ImageFileError(f"{path}: no such file; check the data set with `spikeloom data check`") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, zlib.error, struct.error) as error:
         raise ImageFileError(f"{path}: not a whole picture ({error}); fetch or remove it") from error
+    except Image.DecompressionBombError as error:
+        raise ImageFileError(f"{path}: {error}; make the picture smaller") from error
+    return _eight_bits(path, pixels) if deep else pixels
+
+
+def _opaque(image: "Picture") -> "Picture":
+    """The picture in mode L or RGB, on white paper; on black where nothing would be seen on white."""
+    from PIL import Image
+
+    mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+    if image.mode not in ("LA", "PA", "RGBA") and "transparency" not in image.info:
+        return image if image.mode == mode else image.convert(mode)
+    drawn = image.convert("RGBA")
+    white, black = (Image.new("RGBA", image.size, paper) for paper in ("white", "black"))
+    seen = Image.alpha_composite(white, drawn).convert(mode)
+    unseen = np.asarray(seen).min() == 255 and drawn.getchannel("A").getbbox()
+    return Image.alpha_composite(black, drawn).convert(mode) if unseen else seen
+
+
+def _eight_bits(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """0..65535 as uint8."""
+    low, high = pixels.min(), pixels.max()
+    if pixels.dtype.kind == "f" or low < 0 or high > 65535:
+        raise ImageFileError(f"{path}: {pixels.dtype} values {low}..{high}, white unknown; save it with 8 or 16 bits")
+    return ((pixels.astype(np.int32) + 128) // 257).astype(np.uint8)
 
 
 def class_folders(root: Path) -> list[Path]:
@@ -56,7 +89,7 @@ def class_folders(root: Path) -> list[Path]:
 
 
 def read_class_folders(root: Path, class_names: Sequence[str] | None = None) -> Samples:
-    """`root/CLASS/*.jpg|png|…`, classes in the order of their names or of `class_names`.
+    """`root/CLASS/*.jpg|png|…`, classes in the order of their names or of `class_names`; says what else lies there.
 
     Raises FileNotFoundError for a missing folder, ValueError for no pictures, an empty class, or one not in
     `class_names`.
@@ -72,11 +105,16 @@ def read_class_folders(root: Path, class_names: Sequence[str] | None = None) -> 
     names = tuple(class_names) if class_names is not None else tuple(f.name for f in folders)
     if unknown := [f.name for f in folders if f.name not in names]:
         raise ValueError(f"{root / unknown[0]} is none of the classes {', '.join(names)}; remove it")
-    files, labels = list[Path](), list[int]()
+    files, labels, left = list[Path](), list[int](), [f for f in root.iterdir() if f.suffix.lower() in SUFFIXES]
     for folder in folders:
-        found = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+        everything = sorted(folder.iterdir())
+        found = [f for f in everything if f.suffix.lower() in SUFFIXES]
+        left += [f for f in everything if f.suffix.lower() not in SUFFIXES]
         files += found
         labels += [names.index(folder.name)] * len(found)
+    if left := sorted(f for f in left if not f.name.startswith(".")):
+        shown = ", ".join(str(f.relative_to(root)) for f in left[:5])
+        log.warning("%s: %d files are left out, not CLASS/NAME with %s: %s", root, len(left), "|".join(SUFFIXES), shown)
     return Samples(
         content=Lazy(len(files), lambda i: read_image(files[i])), labels=np.array(labels, dtype=np.int64),
         names=[f"{f.parent.name}/{f.name}" for f in files], class_names=names,
@@ -136,7 +174,9 @@ def _cifar_python(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
     key = "labels" if n_classes == 10 else "fine_labels"
     if not isinstance(batch, dict) or not {"data", key} <= set(batch):
         raise ImageFileError(f"{path}: no `data` and `{key}` in it; fetch the archive of CIFAR-{n_classes} again")
-    data, labels = batch["data"], np.asarray(batch[key])
+    data, labels = batch["data"], np.asarray(batch[key], dtype=object)  # whatever is in it, as it is
+    if labels.ndim != 1 or not all(isinstance(label, int) for label in labels):
+        raise ImageFileError(f"{path}: `{key}` is no list of whole numbers; fetch the archive again")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(labels), 3072):
         shape = getattr(data, "shape", type(data).__name__)
         raise ImageFileError(f"{path}: data of shape {shape} for {len(labels)} labels; fetch the archive again")
@@ -144,8 +184,11 @@ def _cifar_python(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked(labels: np.ndarray, n_classes: int, path: Path) -> np.ndarray:
-    if labels.min() < 0 or labels.max() >= n_classes:
-        raise ImageFileError(f"{path}: label {labels.max()} of {n_classes} classes; fetch the archive again")
+    if not len(labels):
+        raise ImageFileError(f"{path}: no sample in it; fetch the archive again")
+    if (wrong := (labels < 0) | (labels >= n_classes)).any():
+        i = int(wrong.argmax())
+        raise ImageFileError(f"{path}: sample {i}: label {labels[i]} of {n_classes} classes; fetch the archive again")
     return labels
 
 
@@ -158,9 +201,12 @@ def _cifar_names(folder: Path, n_classes: int) -> tuple[str, ...]:
                 return tuple(lines)
     for name, key in (("batches.meta", "label_names"), ("meta", "fine_label_names")):
         if (folder / name).is_file():
-            found = read_pickle(folder / name).get(key, [])
+            meta = read_pickle(folder / name)
+            found = meta.get(key, []) if isinstance(meta, dict) else None
+            if not isinstance(found, list) or not all(isinstance(n, (bytes, str)) for n in found):
+                raise ImageFileError(f"{folder / name}: no list `{key}` of names in it; fetch the archive again")
             if len(found) == n_classes:
-                return tuple(n.decode() if isinstance(n, bytes) else n for n in found)
+                return tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in found)
     return CIFAR10_NAMES if n_classes == 10 else tuple(f"class {i}" for i in range(100))
 
 
@@ -180,6 +226,7 @@ def read_mnist(root: Path, split: str) -> Samples:
             f"{root}: images {images.shape} and labels {labels.shape} of {split} do not belong together"
         )
     content: Any = images
+    labels = _checked(labels, len(DIGIT_NAMES), root / MNIST_FILES[split][1])
     return Samples(
         content=content, labels=labels.astype(np.int64), names=[f"{split}/{i}" for i in range(len(images))],
         class_names=DIGIT_NAMES,
@@ -203,8 +250,12 @@ def read_idx(path: Path) -> np.ndarray:
         raise ImageFileError(f"{path}, byte 0: magic {raw[:4].hex()} is not that of idx bytes; fetch it again")
     n_dims = raw[3]
     start = 4 + 4 * n_dims
-    shape = struct.unpack(f">{n_dims}I", raw[4:start].ljust(4 * n_dims, b"\0"))
-    if len(raw) - start != int(np.prod(shape)):
+    if len(raw) < start:
+        raise ImageFileError(f"{path}, byte {len(raw)}: cut off in a header of {start} bytes; fetch it again")
+    shape = struct.unpack(f">{n_dims}I", raw[4:start])
+    if not all(shape):
+        raise ImageFileError(f"{path}, byte 4: sizes {shape} leave nothing to read; fetch it again")
+    if len(raw) - start != math.prod(shape):
         raise ImageFileError(f"{path}, byte {start}: {len(raw) - start} bytes for {shape}; fetch it again")
     return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
 

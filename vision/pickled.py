@@ -49,7 +49,9 @@ def read_pickle(path: Path) -> Any:
             _step(opcode.name, argument, stack, memo)
         (result,) = stack
         return _plain(result)
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration) as error:
+    except (
+        ValueError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration, RecursionError
+    ) as error:  # fmt: skip
         raise ValueError(
             f"{path}, byte {position}: not a pickle of plain arrays and lists ({error}); fetch the data set again"
         ) from error

@@ -4,13 +4,17 @@ A validation set is always carved from the published training set and the publis
 embedded digits have no published split. `source` tells the settings apart in a file.
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from vision.images import (
+    SUFFIXES,
     cifar_folder,
     class_folders,
     has_mnist,
@@ -21,6 +25,7 @@ from vision.images import (
 )
 from vision.samples import Samples, VisionSplits, by_share, in_total, joined, stratified
 
+log = logging.getLogger("spikeloom")
 DIGITS_VALID, DIGITS_TEST = 180, 360  # of 1,797
 MNIST_VALID = 5000
 CIFAR_VALID_SHARE = 0.1  # 5,000 of 50,000
@@ -59,15 +64,13 @@ class MnistConfig:
     split_seed: int = 0
 
     def load(self) -> Samples:
-        root = existing(self.root, "mnist")
-        return joined([read_mnist(root, split) for split in ("train", "test")])
+        return joined(mnist_train_and_test(existing(self.root, "mnist")))
 
     def build(self) -> VisionSplits:
-        root = existing(self.root, "mnist")
-        published = read_mnist(root, "train")
+        published, test = mnist_train_and_test(existing(self.root, "mnist"))
         sizes = in_total(published.labels, min(MNIST_VALID, len(published) // 5), 10)
         train, valid = stratified(published.labels, sizes, self.split_seed)
-        return VisionSplits(published.select(train), published.select(valid), read_mnist(root, "test"))
+        return VisionSplits(published.select(train), published.select(valid), test)
 
 
 @dataclass(kw_only=True)
@@ -138,13 +141,32 @@ def existing(root: str, kind: str) -> Path:
     return Path(root)
 
 
+def mnist_train_and_test(root: Path) -> tuple[Samples, Samples]:
+    """Both splits of MNIST. Raises ValueError where their pictures have different sizes."""
+    train, test = read_mnist(root, "train"), read_mnist(root, "test")
+    of_train, of_test = (split.content[0].shape for split in (train, test))
+    if of_train != of_test:
+        raise ValueError(f"{root}: pictures of {of_train} to train on, of {of_test} to test; fetch all files again")
+    return train, test
+
+
 def train_and_test(root: Path, tests: tuple[str, ...], where: str) -> tuple[Samples, Samples]:
     """root/train and the first of root/`tests`, with the classes of train."""
     test = next((root / name for name in tests if (root / name).is_dir()), None)
     if not (root / "train").is_dir() or test is None:
         raise FileNotFoundError(f"no train and {' or '.join(tests)} in {root}; {where}")
+    say_unused(root, [root / "train", test])
     train = read_class_folders(root / "train")
     return train, read_class_folders(test, train.class_names)
+
+
+def say_unused(root: Path, used: Sequence[Path]) -> None:
+    """Warn of folders beside the `used` ones that hold pictures, in folders of classes or not."""
+    beside = [f for f in sorted(root.iterdir()) if f.is_dir() and f not in used and not f.name.startswith(".")]
+    unused = [f.name for f in beside if any(p.suffix.lower() in SUFFIXES for p in chain(f.glob("*"), f.glob("*/*")))]
+    if unused:
+        shown, names = ", ".join(unused[:5]), " and ".join(f.name for f in used)
+        log.warning("%s: the pictures in %d folders beside %s are left out: %s", root, len(unused), names, shown)
 
 
 def load_pictures(root: Path) -> Samples:
@@ -155,7 +177,7 @@ def load_pictures(root: Path) -> Samples:
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}; give data.root=FOLDER of pictures")
     if has_mnist(root):
-        return joined([read_mnist(root, split) for split in ("train", "test")])
+        return joined(mnist_train_and_test(root))
     for n_classes in (10, 100):
         if folder := cifar_folder(root, n_classes):
             return joined([read_cifar(folder, n_classes, split) for split in ("train", "test")])
@@ -163,5 +185,6 @@ def load_pictures(root: Path) -> Samples:
     nested = [split for split in splits if class_folders(split)]
     if not nested:
         return read_class_folders(root)
+    say_unused(root, nested)
     names = tuple(sorted({folder.name for split in nested for folder in class_folders(split)}))
     return joined([read_class_folders(split, names) for split in nested])

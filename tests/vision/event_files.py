@@ -23,6 +23,31 @@ def aedat3_packet(events: Sequence[tuple[int, int, int, int, int]], overflow: in
     return struct.pack("<HHIIIIII", kind, 1, 8, 4, overflow, n, n, sum(e[4] for e in events)) + body
 
 
+def aedat4_bytes(
+    packets: Sequence[bytes], sensors: Sequence[tuple[int, int]] = ((128, 128),), table: int = -1, compression: int = 0
+) -> bytes:
+    """A header with a stream of events for each sensor (width, height), and packets of the first one as they are."""
+    attributes = '<attr key="typeIdentifier" type="string">EVTS</attr>'
+    xml = "".join(
+        f'<node name="{i}" path="/outInfo/{i}/">{attributes}<attr key="sizeX" type="int">{width}</attr>'
+        f'<attr key="sizeY" type="int">{height}</attr></node>'
+        for i, (width, height) in enumerate(sensors)
+    ).encode()
+    offsets = struct.pack("<HHHHH2x", 10, 20, 4, 8, 16)
+    header = (
+        struct.pack("<I4s", 20, b"IOHE") + offsets + struct.pack("<iiqII", 12, compression, table, 4, len(xml)) + xml
+    )
+    body = b"".join(struct.pack("<ii", 0, len(packet)) + packet for packet in packets)
+    return b"#!AER-DAT4.0\r\n" + struct.pack("<I", len(header)) + header + body
+
+
+def aedat4_packet(events: Sequence[tuple[int, int, int, int]]) -> bytes:
+    """(t, x, y, p) as one FlatBuffer, not compressed."""
+    rows = b"".join(struct.pack("<qhhB3x", *event) for event in events)
+    body = struct.pack("<I4sHHH2xiII", 16, b"EVTS", 6, 8, 4, 8, 4, len(events)) + rows
+    return struct.pack("<I", len(body)) + body
+
+
 def nmnist_bytes(events: Sequence[tuple[int, int, int, int]]) -> bytes:
     """(t, x, y, p), five bytes each."""
     return b"".join(bytes([x, y, p << 7 | t >> 16, t >> 8 & 255, t & 255]) for t, x, y, p in events)

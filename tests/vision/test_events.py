@@ -1,5 +1,6 @@
 """Recordings are read to the event, and whatever is wrong with a file is named by file, byte and reason."""
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from tests.vision.event_files import (
     SPECIAL,
     aedat2_words,
     aedat3_packet,
+    aedat4_bytes,
+    aedat4_packet,
     nmnist_bytes,
     random_events,
 )
@@ -90,6 +93,58 @@ def test_a_cut_aedat4_recording_is_named(tmp_path: Path, keep: int) -> None:
         read_events(cut)
 
 
+EVENTS = [(5, 1, 2, 1), (9, 127, 127, 0)]
+
+
+def test_aedat4_is_read_to_its_table_or_to_the_end_of_a_recording_that_was_not_closed(tmp_path: Path) -> None:
+    path, packet = tmp_path / "made.aedat4", aedat4_packet(EVENTS)
+    n = len(aedat4_bytes([packet, packet]))
+    for content in (aedat4_bytes([packet, packet]), aedat4_bytes([packet, packet], table=n) + b"the table"):
+        path.write_bytes(content)
+        assert columns(read_events(path).events) == EVENTS * 2
+    whole = aedat4_bytes([packet, packet], table=n)
+    for kept in (n - 1, n - 8 - len(packet)):  # within the last packet, and between packets
+        path.write_bytes(whole[:kept])
+        with pytest.raises(EventFileError, match=rf"made\.aedat4, byte {kept}: truncated: .* at byte {n}; copy"):
+            read_events(path)
+    path.write_bytes(aedat4_bytes([packet, packet], table=n - 1))
+    with pytest.raises(EventFileError, match=rf"byte {n - 8 - len(packet)}: a packet of {len(packet)} bytes"):
+        read_events(path)
+
+
+def test_aedat4_of_two_cameras_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "stereo.aedat4"
+    path.write_bytes(aedat4_bytes([aedat4_packet(EVENTS)], sensors=((128, 128), (64, 48))))
+    with pytest.raises(EventFileError, match=r"several streams, 0 \(128 x 128\), 1 \(64 x 48\); export one"):
+        read_events(path)
+
+
+def test_a_damaged_aedat4_header_or_packet_is_named(tmp_path: Path) -> None:
+    path, good = tmp_path / "bad.aedat4", aedat4_bytes([aedat4_packet(EVENTS)])
+    for at in range(14, 54):  # the size of the header and the tables in it
+        path.write_bytes(good[:at] + b"\xff" + good[at + 1 :])
+        with contextlib.suppress(EventFileError):
+            assert columns(read_events(path).events) == EVENTS
+    path.write_bytes(good[:18] + b"\xff\xff\xff\x7f" + good[22:])
+    with pytest.raises(EventFileError, match=r"byte 14: the header is damaged"):
+        read_events(path)
+    outside = aedat4_bytes([aedat4_packet(EVENTS), aedat4_packet([(9, 128, 0, 1)])])
+    path.write_bytes(outside)
+    with pytest.raises(EventFileError, match=rf"byte {len(good)}: an event at \(128, 0\) is outside"):
+        read_events(path)
+
+
+def test_a_damaged_zstandard_packet_is_named(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    path, packed = tmp_path / "packed.aedat4", zstandard.ZstdCompressor().compress(aedat4_packet(EVENTS * 20))
+    path.write_bytes(aedat4_bytes([packed], compression=3))
+    assert columns(read_events(path).events) == EVENTS * 20
+    for bad in (b"\x55" * 40, packed[:6] + b"\x55" * 20 + packed[26:], packed[:-5]):
+        path.write_bytes(aedat4_bytes([bad], compression=3))
+        with pytest.raises(EventFileError, match=r"packed\.aedat4, byte \d+: a packet that cannot be unpacked"):
+            read_events(path)
+
+
 def test_a_header_may_end_without_saying_so(tmp_path: Path) -> None:
     events = [(5, 1, 2, 1), (9, 127, 127, 0)]
     for name, end in (("said", b"#End Of ASCII Header\r\n"), ("unsaid", b"")):
@@ -163,6 +218,9 @@ DAMAGED = {  # file name -> content, byte, reason
     ),
     "short.bin": (nmnist_bytes([(1, 2, 3, 1)]) + b"ab", 5, "not whole events of 5"),
     "outside.bin": (nmnist_bytes([(1, 2, 3, 1), (1, 34, 3, 1)]), 5, "(34, 3) is outside the sensor of 34 x 34"),
+    "outside_later.bin": (
+        nmnist_bytes([(1, 2, 3, 1), (0, 0, 240, 0), (0, 0, 240, 0), (1, 34, 3, 1)]), 15, "(34, 3) is outside",
+    ),
     "nothing.bin": (b"", 0, "no event"),
     "strange.aedat": (b"RIFF....WAVE", 0, "none of AEDAT 2.0"),
 }  # fmt: skip

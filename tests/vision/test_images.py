@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import pickle
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ import pytest
 from PIL import Image
 
 from tests.conftest import data_folder
-from vision.images import ImageFileError, read_cifar, read_class_folders, read_idx, read_image, read_mnist
+from vision.images import (
+    MNIST_FILES,
+    ImageFileError,
+    read_cifar,
+    read_class_folders,
+    read_idx,
+    read_image,
+    read_mnist,
+)
 from vision.pickled import read_pickle
 from vision.samples import in_total, stratified
 from vision.sources import CifarConfig, ImageFoldersConfig, MnistConfig, ScannedDigitsConfig, load_pictures
@@ -57,7 +66,12 @@ def test_idx_files_are_read_plain_or_packed_and_checked(tmp_path: Path) -> None:
     assert np.array_equal(read_idx(tmp_path / "packed"), array)
     for content, reason in (
         (idx_bytes(array)[:-1], r"byte 16: 23 bytes for \(2, 3, 4\)"), (b"\0\0\x0d\x03", "byte 0: magic 00000d03"),
-        (b"", "byte 0: magic"), (idx_bytes(array)[:9], "byte 16"),
+        (b"", "byte 0: magic"), (idx_bytes(array)[:9], "byte 9: cut off in a header of 16 bytes"),
+        (idx_bytes(array)[:6], "byte 6: cut off in a header of 16 bytes"),
+        (idx_bytes(array[:0]), r"byte 4: sizes \(0, 3, 4\) leave nothing to read"),
+        (idx_bytes(array[:, :0]), r"byte 4: sizes \(2, 0, 4\) leave nothing to read"),
+        # a product beyond 64 bits, which wraps round to 0
+        (b"\0\0\x08\x03" + struct.pack(">3I", 200, 2**31, 2**31), r"byte 16: 0 bytes for \(200, 2147483648"),
     ):  # fmt: skip
         (tmp_path / "bad").write_bytes(content)
         with pytest.raises(ImageFileError, match=reason):
@@ -67,6 +81,24 @@ def test_idx_files_are_read_plain_or_packed_and_checked(tmp_path: Path) -> None:
         read_idx(tmp_path / "torn")
     with pytest.raises(FileNotFoundError, match=r"no missing or missing\.gz"):
         read_idx(tmp_path / "missing")
+
+
+def write_mnist(root: Path, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+    for name, array in zip(MNIST_FILES[split], (images, labels), strict=True):
+        (root / name).write_bytes(idx_bytes(array.astype(np.uint8)))
+
+
+def test_mnist_of_strange_labels_or_of_two_sizes_is_named(tmp_path: Path) -> None:
+    for split, n in (("train", 40), ("test", 20)):
+        write_mnist(tmp_path, split, np.zeros((n, 28, 28)), np.arange(n) % 10)
+    assert [len(s) for s in MnistConfig(root=str(tmp_path)).build()] == [30, 10, 20]
+    write_mnist(tmp_path, "train", np.zeros((40, 32, 32)), np.arange(40) % 10)
+    for read in (MnistConfig(root=str(tmp_path)).build, MnistConfig(root=str(tmp_path)).load):
+        with pytest.raises(ValueError, match=r"pictures of \(32, 32\) to train on, of \(28, 28\) to test; fetch"):
+            read()
+    write_mnist(tmp_path, "train", np.zeros((40, 28, 28)), np.arange(40) % 12)
+    with pytest.raises(ImageFileError, match=r"train-labels-idx1-ubyte: sample 10: label 10 of 10 classes"):
+        MnistConfig(root=str(tmp_path)).build()
 
 
 # --- CIFAR ----------------------------------------------------------------------------------------------------------
@@ -145,6 +177,39 @@ def test_damaged_cifar_files_are_named(tmp_path: Path) -> None:
         CifarConfig(root=str(tmp_path)).build()
 
 
+BATCH = {b"labels": list(range(10)), b"data": np.zeros((10, 3072), np.uint8)}
+STRANGE_LABELS = {
+    "halves": [0.5] * 10, "text": [b"cat"] * 10, "text_of_python_3": ["cat"] * 10, "ragged": [[1], [1, 2]],
+    "empty": [], "one": 5, "table": [[1, 2], [3, 4]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRANGE_LABELS)
+def test_labels_of_cifar_that_are_no_numbers_are_named(name: str, tmp_path: Path) -> None:
+    labels = STRANGE_LABELS[name]
+    n = len(labels) if isinstance(labels, list) else 10
+    (tmp_path / "test_batch").write_bytes(
+        pickle.dumps({"labels": labels, "data": np.zeros((n, 3072), np.uint8)}, protocol=4)
+    )
+    with pytest.raises(
+        ImageFileError, match=r"test_batch: (`labels` is no list of whole numbers|no sample in it); fetch"
+    ):
+        read_cifar(tmp_path, 10, "test")
+
+
+def test_a_pickle_that_holds_itself_or_other_names_is_named(tmp_path: Path) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    (tmp_path / "endless").write_bytes(pickle.dumps(endless, protocol=2))
+    with pytest.raises(ValueError, match=r"endless, byte \d+: not a pickle of plain arrays and lists"):
+        read_pickle(tmp_path / "endless")
+    (tmp_path / "test_batch").write_bytes(old_pickle(BATCH))
+    for meta in ([1, 2], {"label_names": 5}, {"label_names": list(range(10))}):
+        (tmp_path / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
+        with pytest.raises(ImageFileError, match=r"batches\.meta: no list `label_names` of names in it; fetch"):
+            read_cifar(tmp_path, 10, "test")
+
+
 def test_a_pickle_that_wants_to_run_something_is_refused_and_runs_nothing(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     for name, evil in (
@@ -219,6 +284,84 @@ def test_pictures_of_other_modes_are_converted_and_broken_ones_named(tmp_path: P
     for name in ("torn.jpg", "text.jpg"):
         with pytest.raises(ImageFileError, match=rf"{name}: not a whole picture .* fetch or remove it"):
             read_image(tmp_path / name)
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
+    values = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    expected = np.round(values / 257)
+    for mode, suffix in (("I;16", "png"), ("I;16", "tif"), ("I", "tif")):
+        path = tmp_path / f"deep.{suffix}"
+        Image.fromarray(values if mode == "I;16" else values.astype(np.int32)).save(path)
+        with Image.open(path) as image:
+            assert image.mode == mode
+        found = read_image(path)
+        assert (found.dtype, found.shape) == (np.uint8, (256, 256))
+        assert np.array_equal(found, expected)
+    for name, strange in (
+        ("float", values.astype(np.float32)),
+        ("long", values.astype(np.int32) + 1),
+        ("minus", -values.astype(np.int32)),
+    ):
+        Image.fromarray(strange).save(tmp_path / f"{name}.tif")
+        with pytest.raises(ImageFileError, match=rf"{name}\.tif: \w+ values .* save it with 8 or 16 bits"):
+            read_image(tmp_path / f"{name}.tif")
+
+
+def test_what_is_transparent_becomes_white_or_black_under_white_ink(tmp_path: Path) -> None:
+    path = tmp_path / "ink.png"
+
+    def read(ink: int, alpha: list[int], mode: str = "RGBA") -> list[int]:
+        picture = np.full((1, len(alpha), 4), ink, np.uint8)
+        picture[..., 3] = alpha
+        Image.fromarray(picture).convert(mode).save(path)
+        found = read_image(path)
+        assert found.ndim == (3 if mode == "RGBA" else 2)
+        return found.reshape(len(alpha), -1)[:, 0].tolist()
+
+    for mode in ("RGBA", "LA"):
+        assert read(0, [0, 51, 255], mode) == [255, 204, 0]
+        assert read(255, [0, 51, 255], mode) == [0, 51, 255]
+        assert read(255, [255, 255], mode) == [255, 255]
+        assert read(7, [0, 0], mode) == [255, 255]
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
+    palette.putpalette([9, 9, 9, 20, 30, 40])
+    for suffix in ("png", "gif"):
+        palette.save(tmp_path / f"clear.{suffix}", transparency=0)
+        assert read_image(tmp_path / f"clear.{suffix}").tolist() == [[[255] * 3, [20, 30, 40]]]
+
+
+def test_opaque_pictures_with_an_alpha_channel_are_unchanged(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(np.dstack([colours, np.full((64, 64), 255, np.uint8)])).save(tmp_path / "colours.png")
+    Image.fromarray(np.dstack([grey, np.full((16, 16), 255, np.uint8)]), mode="LA").save(tmp_path / "grey.png")
+    assert np.array_equal(read_image(tmp_path / "colours.png"), colours)
+    assert np.array_equal(read_image(tmp_path / "grey.png"), grey)
+
+
+def test_a_picture_too_large_to_unpack_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    write_picture(tmp_path / "bomb.png", 1, size=20)
+    with pytest.raises(ImageFileError, match=r"bomb\.png: Image size .* make the picture smaller"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_files_beside_the_pictures_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folders(tmp_path, {"train": 4, "test": 2, "3": 1})
+    for name in ("train/cat/a.TIF", "train/dog/b.gif", "train/loose.png"):
+        write_picture(tmp_path / name, 9)
+    for name in ("train/cat/notes.txt", "train/cat/.hidden", "train/README"):
+        (tmp_path / name).write_text("no picture")
+    with caplog.at_level("WARNING", logger="spikeloom"):
+        assert len(read_class_folders(tmp_path / "train")) == 10
+    assert [r.getMessage().rpartition(": ")[2] for r in caplog.records] == ["cat/notes.txt, loose.png"]
+    assert f"{tmp_path / 'train'}: 2 files are left out" in caplog.text
+    for read in (lambda: load_pictures(tmp_path), ImageFoldersConfig(root=str(tmp_path)).build):
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="spikeloom"):
+            read()
+        assert f"{tmp_path}: the pictures in 1 folders beside " in caplog.text
+        assert "are left out: 3\n" in caplog.text
 
 
 # --- digits and splits ----------------------------------------------------------------------------------------------
