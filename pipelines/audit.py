@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from accel.files import whole, write_json
+from accel.files import check_replaceable, whole, write_json
 from accel.report import Section, render
 from pipelines.domains import domain_of, room_of
 from pipelines.process import set_up
@@ -42,8 +42,9 @@ def run(config: AuditConfig) -> None:
     audits = {"vision": audit_vision, "speech": audit_speech}
     if room not in audits:
         raise ValueError(f"run={folder} is a model of {room}; audit knows those of {' and '.join(audits)}")
-    found = audits[room](trained, trained_with, config)
     out = Path(config.out) if config.out else folder / "audit"
+    check_replaceable(out, ("audit.json", "audit.html"))
+    found = audits[room](trained, trained_with, config)
     with whole(out) as partial:
         partial.mkdir(parents=True)
         write_json(partial / "audit.json", {"run": str(folder), "name": trained_with.name, **found.values})

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from accel.export import Exported, export
-from accel.files import read_json, whole, write_csv, write_json
+from accel.files import check_replaceable, read_json, whole, write_csv, write_json
 from accel.report import render
 from accel.trainer.chip import Chip
 from accel.trainer.engines.activity import Activity, with_densities
@@ -45,6 +45,9 @@ def run(config: EnginesConfig) -> None:
     arithmetic = Arithmetic(operands=config.precision, accumulate=config.accumulate)  # type: ignore[arg-type]
     chip = load_chip(config.chip)
     task = small_task(config.task, config.network, config.root, config.seed, config.limit)
+    job = job_folder(Path(config.out or "runs/engines"), f"{task.name}_{task.model_name}_seed{config.seed}")
+    folder = job or Path(config.out or f"runs/engines/{task.name}_{task.model_name}/seed{config.seed}")
+    check_replaceable(folder, ("result.json", "epochs.csv", "workload.json", "report.html"))
     model = task.build(config.seed, config.window)
     exported = export(
         model, [task.encode(task.train.x[: config.batch_size])], name=f"{task.model_name} on {task.name}",
@@ -62,8 +65,6 @@ def run(config: EnginesConfig) -> None:
         "difference_points": 100 * (rows[-1].engine_accuracy - rows[-1].torch_accuracy),
         "skipped_steps": sum(row.skipped_steps for row in rows), "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
-    job = job_folder(Path(config.out or "runs/engines"), f"{task.name}_{task.model_name}_seed{config.seed}")
-    folder = job or Path(config.out or f"runs/engines/{task.name}_{task.model_name}/seed{config.seed}")
     write(folder, result, rows, last, f"{config.precision} operands, {config.accumulate} accumulators", chip)
     log.info(
         "after %d epochs: PyTorch %.2f %%, engines %.2f %% on %d test samples -> %s",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from accel.export import export
-from accel.files import whole, write_csv, write_json
+from accel.files import check_replaceable, whole, write_csv, write_json
 from accel.report import render
 from accel.trainer.federated import (
     Iteration,
@@ -41,6 +41,8 @@ Answer = tuple[WorkerRound, dict[str, np.ndarray] | None]
 def run(config: FederateConfig) -> None:
     set_up(config.threads)
     task = small_task(config.task, config.network, config.root, config.seed, config.limit)
+    folder = Path(config.out or f"runs/federate/{task.name}_{task.model_name}_{config.split}/seed{config.seed}")
+    check_replaceable(folder, ("result.json", "rounds.csv", "report.html"))
     iteration, chip_name = iteration_on_chip(task, config)
     rounds, workers, weights = federate(config, task, iteration)
     result: dict[str, Any] = {
@@ -60,7 +62,6 @@ def run(config: FederateConfig) -> None:
         log.info("the same with equal shares of a shuffle, to compare")
         iid, _, _ = federate(replace(config, split="iid", dies={}, slow={}), task, iteration)
         result |= {"iid_accuracy": iid[-1]["accuracy"], "non_iid_gap": iid[-1]["accuracy"] - rounds[-1]["accuracy"]}
-    folder = Path(config.out or f"runs/federate/{task.name}_{task.model_name}_{config.split}/seed{config.seed}")
     write(folder, result, rounds, iid)
     log.info("accuracy %.2f %% after %d rounds -> %s", 100 * result["accuracy"], config.rounds, folder / "report.html")
 

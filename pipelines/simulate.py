@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accel.files import whole, write_json
+from accel.files import check_replaceable, whole, write_json
 from accel.report import Section, render
 from accel.trainer import figures_chip
 from accel.trainer.chip import Chip
@@ -52,6 +52,8 @@ def run(config: SimulateConfig) -> float | None:
     out = Path(config.out) if config.out else folder
     label = " ".join([choice.label, *([] if placing == Placing() else [placing.name])])
     job = job_folder(out, label)
+    folder = job or out
+    check_replaceable(folder, ("report.json", "trace.json", "baseline.json", "report.html", "point.json"))
     more = []
     if config.uncertainty:
         more.append(figures_chip.uncertainty(sensitivity(workload, chip, placing=placing)))
@@ -61,7 +63,6 @@ def run(config: SimulateConfig) -> float | None:
         more.append(figures_chip.searched(tried, placing, config.mapping.objective))
     if config.uncertainty:
         more.append(figures_chip.constants(report, constant_shares(simulation)))
-    folder = job or out
     write(report, folder, [*more, *beside], figures)
     if job is not None:
         leave_point(job, report, label)

@@ -2,7 +2,8 @@
 
     E_pj = 0.9 * AC + 4.6 * MAC          45 nm, 32-bit float (Horowitz, ISSCC 2014)
 
-Two ways to count. Both call a layer spike-driven (AC) only when everything it saw was 0 or 1; every other is MAC.
+Two ways to count. Both call a layer spike-driven (AC) only when everything it saw was 0 or 1; every other is MAC, and
+so are the first convolution and the classifier, whatever they saw: pixels, counts of events, averages.
 
 exact     AC = sum over spikes, MAC = sum over inputs, of the synapses each really meets: borders, pruned weights;
           k^T v adds |k_n|*|v_n| at each token n of a head, q (k^T v) adds d for each spike of q; a gate adds its |q|
@@ -162,6 +163,8 @@ def count_operations(
                 static = x.dim() == 4
                 samples += x.shape[0] if static or model.batch_first else x.shape[1]
                 if not static:
+                    if count_encoder_once:
+                        raise ValueError("count_encoder_once is for pictures; frames differ, so leave it false")
                     steps = x.shape[1 if model.batch_first else 0]
                 model(x)
     finally:
@@ -178,14 +181,15 @@ def count_operations(
         layer: Any = model.get_submodule(path)
         dense = found.outputs * layer.weight[0].numel()  # padded borders included
         operations = dense + (found.outputs if layer.bias is not None else 0)
+        adds = found.binary and path not in (encoder_path(model), "head")
         rows.append(
             LayerOperations(
                 path=path, kind="layer", binary=found.binary, largest=found.largest, rate=found.rate,
                 dense=share * dense,
-                exact_ac=share * found.events if found.binary else 0.0,
-                exact_mac=0.0 if found.binary else share * found.synapses,
-                formula_ac=share * found.rate * operations if found.binary else 0.0,
-                formula_mac=0.0 if found.binary else share * operations,
+                exact_ac=share * found.events if adds else 0.0,
+                exact_mac=0.0 if adds else share * found.synapses,
+                formula_ac=share * found.rate * operations if adds else 0.0,
+                formula_mac=0.0 if adds else share * operations,
             )
         )  # fmt: skip
     products = {seen.path: seen for seen in purity.products}

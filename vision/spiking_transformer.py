@@ -12,6 +12,7 @@ and width, the last neurons of an attention look back within their own sample on
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -53,7 +54,8 @@ class Stage(nn.Module):
 
 
 class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=["spiking", "vision"]):
-    """See the module. One entry of widths, depths, heads and attention per stage; an int or a name stands for all.
+    """See the module. One entry of widths, depths, heads and attention per stage; a number of heads or a name of an
+    attention stands for all stages.
 
     `T`: steps an image is shown. `drop_path_rate` grows linearly over the blocks and needs residual="ms": rescaled
     branches would not be integers. Raises ValueError for sizes that do not fit, naming value and remedy.
@@ -77,12 +79,17 @@ class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloo
         drop_path_rate: float = 0.0,
         batch_first: bool = False,
         pretrained_cfg: dict[str, Any] | None = None,
+        **unknown: Any,  # of a configuration file: left out, it would make another network
     ) -> None:
+        if unknown:
+            raise TypeError(f"unknown argument {', '.join(sorted(unknown))} of a spiking transformer")
         super().__init__()
+        widths, depths = ((n,) if isinstance(n, int) else tuple(n) for n in (widths, depths))
         n = len(widths)
         heads = (heads,) * n if isinstance(heads, int) else tuple(heads)
         kinds = (attention,) * n if isinstance(attention, str) else tuple(attention)
         _check(residual, tokenizer, layout, widths, depths, heads, kinds, T, drop_path_rate)
+        _check_sizes(in_chans, num_classes, widths, depths, mlp_ratio)
         self.in_chans, self.num_classes, self.T = in_chans, num_classes, T
         self.residual, self.tokenizer, self.layout, self.batch_first = residual, tokenizer, layout, batch_first
         self.pretrained_cfg = self.default_cfg = dict(pretrained_cfg or {})
@@ -157,10 +164,12 @@ class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloo
         shown = f"[B, {self.in_chans}, H, W] or [T, B, {self.in_chans}, H, W]"
         if x.dim() not in (4, 5) or x.shape[-3] != self.in_chans:
             raise ValueError(f"expected images or frames {shown}, got {tuple(x.shape)}; check in_chans and the data")
+        if not x.is_floating_point():
+            raise ValueError(f"images must be floating point, got {x.dtype}; use x.float() / 255 and normalise")
         if min(x.shape) < 1:
             raise ValueError(f"got an input of shape {tuple(x.shape)}; every size must be a multiple of 1, at least 1")
-        if T is not None and T < 1:
-            raise ValueError(f"T must be at least 1 step, got {T}; use for example 4")
+        if T is not None:
+            _check_steps(T)
         if x.dim() == 4:
             return x[None], T or self.T
         x = x.transpose(0, 1) if self.batch_first else x
@@ -189,11 +198,24 @@ class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloo
         """A new classifier; 0 classes leave the averages as they are. The one way of pooling is "avg"."""
         if global_pool not in (None, "avg"):
             raise ValueError(f"global_pool={global_pool!r} is not offered; use 'avg'")
+        _check_classes(num_classes)
+        like = next(self.parameters())
         self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head = (
+            nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+            if num_classes
+            else nn.Identity()
+        )
         if isinstance(self.head, nn.Linear):
             nn.init.trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
+
+    def save_pretrained(self, save_directory: str | Path, *, config: Any = None, **options: Any) -> str | None:
+        """As PyTorchModelHubMixin has it; the classifier and the input size are those the model has by now."""
+        now = {"num_classes": self.num_classes, "pretrained_cfg": self.pretrained_cfg}
+        config = config or {**self._hub_mixin_config, **now}  # type: ignore[dict-item]
+        saved: str | None = super().save_pretrained(save_directory, config=config, **options)
+        return saved
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters with more than one axis that decay should spare: there are none."""
@@ -244,6 +266,8 @@ class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloo
         if output_fmt != "NCHW" or norm:
             raise ValueError(f"got output_fmt={output_fmt!r}, norm={norm}; maps come as 'NCHW', there is no final norm")
         n = len(self.stages)
+        if isinstance(indices, int) and not 1 <= indices <= n:
+            raise ValueError(f"indices={indices} asks for the last {indices} of {n} stages; use 1 to {n}")
         chosen = range(n) if indices is None else range(n - indices, n) if isinstance(indices, int) else indices
         wanted = [i % n if -n <= i < n else _no_stage(i, n) for i in chosen]
         x, repeats = self._frames(x, None)
@@ -252,7 +276,7 @@ class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloo
             x, _ = stage(x, None, repeats if i == 0 else 1)
             if i in wanted:
                 maps[i] = x.mean(0)
-            if stop_early and i >= max(wanted):
+            if stop_early and i >= max(wanted, default=0):
                 break
         intermediates = [maps[i] for i in wanted]
         if intermediates_only:
@@ -284,11 +308,31 @@ def _check(
         raise ValueError(f"tokenizer {tokenizer!r} has one stage, got {len(widths)} widths; use 'speds' for more")
     if tokenizer != "speds" and residual == "sew":
         raise ValueError(f"residual 'sew' sums spikes, but tokenizer {tokenizer!r} gives real values; use 'speds'")
-    if T < 1:
-        raise ValueError(f"T must be at least 1 step, got {T}; use for example 4")
+    _check_steps(T)
     if not 0 <= drop_path_rate < 1:
         raise ValueError(f"drop_path_rate must lie in [0, 1), got {drop_path_rate}")
     if drop_path_rate and residual == "sew":
         raise ValueError(
             f"drop_path_rate={drop_path_rate} would rescale the integer sums of residual 'sew'; use 0, or 'ms'"
         )
+
+
+def _check_sizes(
+    in_chans: int, num_classes: int, widths: Sequence[int], depths: Sequence[int], mlp_ratio: float
+) -> None:
+    for name, value in (("in_chans", in_chans), *(("widths", w) for w in widths), *(("depths", d) for d in depths)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if int(min(widths) * mlp_ratio) < 1:
+        raise ValueError(f"mlp_ratio={mlp_ratio} leaves a width of {min(widths)} without hidden channels; use 4")
+    _check_classes(num_classes)
+
+
+def _check_classes(num_classes: int) -> None:
+    if num_classes < 0:
+        raise ValueError(f"num_classes must be at least 0 (no classifier), got {num_classes}")
+
+
+def _check_steps(T: int) -> None:
+    if T < 1 or T % 1:
+        raise ValueError(f"T must be a whole number of at least 1 step, got {T}; use for example 4")

@@ -29,27 +29,29 @@ def _build(family: str, pretrained: bool, published: dict[str, Any], options: di
     cache_dir, overlay = options.pop("cache_dir", None), options.pop("pretrained_cfg_overlay", None)
     given_cfg = {**(options.pop("pretrained_cfg", None) or {}), **(overlay or {})}
     values = {**published, **{k: v for k, v in options.items() if v is not None}}
-    unknown = sorted(set(values) - _ARGUMENTS)
-    if unknown:
+    if unknown := sorted(set(options) - _ARGUMENTS):
         raise TypeError(f"unknown argument {', '.join(unknown)}; a model takes {', '.join(sorted(_ARGUMENTS))}")
     layout = values["layout"]
     statistics: dict[str, Any] = {"imagenet": IMAGENET, "cifar": CIFAR10}.get(layout, {"mean": (), "std": ()})
     if layout == "cifar" and values["num_classes"] == 100:
         statistics = CIFAR100
     size = INPUT[layout]
-    if values.get("in_chans", 3) == 1:
+    if published.get("in_chans") == 1:
         statistics, size = DIGITS, (1, 16, 16)
-    values.setdefault("in_chans", size[0])
+    channels = values.setdefault("in_chans", size[0])
+    if len(statistics["mean"]) != channels:  # counts of events, or channels that no published statistics know
+        statistics = {"mean": [0.0] * channels, "std": [1.0] * channels}
     cfg = {
         "input_size": [values["in_chans"], *size[1:]], "num_classes": values["num_classes"],
         "mean": list(statistics["mean"]), "std": list(statistics["std"]), "crop_pct": 1.0,
         "interpolation": "bicubic", "first_conv": "stages.0.embed.units.0.conv", "classifier": "head",
-        "license": "apache-2.0", "paper_ids": [PAPERS[family]], **given_cfg,
+        "license": "apache-2.0", "paper_ids": [PAPERS[family]],
     }  # fmt: skip
     if values["tokenizer"] == "speds":
         cfg["first_conv"] = "stages.0.embed.entry.0.conv"
     if layout == "imagenet" and family == "qkformer":
         cfg["crop_pct"] = 0.875
+    cfg |= given_cfg
     model = SpikingTransformer(**values, pretrained_cfg=cfg)
     if pretrained:
         _load(model, cfg, cache_dir)

@@ -100,9 +100,13 @@ def test_bad_requests_name_the_fix(tmp_path: Path) -> None:
         verb.run(replace(BASE, precision="int8"))
     with pytest.raises(ValueError, match="power of two"):
         verb.run(replace(BASE, loss_scale=1000.0, out=str(tmp_path / "run")))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"mine holds thesis\.txt, which would be deleted"):
+        verb.run(replace(BASE, out=str(tmp_path / "mine")))
     with pytest.raises(FileNotFoundError, match="MNIST's four idx files"):
         small_task("mnist", root=str(tmp_path))
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03")
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01")
-    with pytest.raises(ValueError, match="bytes for"):
+    with pytest.raises(ValueError, match="cut off in a header"):
         small_task("mnist", root=str(tmp_path))

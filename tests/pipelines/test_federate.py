@@ -103,6 +103,8 @@ def test_the_verb_writes_rounds_costs_and_the_gap(tmp_path: Path) -> None:
     assert result["total_bytes"] == 2 * 2 * 5 * result["model_bytes"]
     assert result["non_iid_gap"] == result["iid_accuracy"] - result["accuracy"]
     assert result["iteration_time_s"] > 0 and result["total_energy_j"] > 0
+    with pytest.raises(ValueError, match=r"holds fl, which would be deleted"):
+        verb.run(replace(BASE, out=str(tmp_path)))
     assert len((out / "rounds.csv").read_text().splitlines()) == 3 and "<svg" in (out / "report.html").read_text()
 
 

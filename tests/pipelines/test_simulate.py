@@ -57,6 +57,20 @@ def test_a_run_writes_report_page_and_trace(workload: str, tmp_path: Path) -> No
     assert trace.__doc__
 
 
+def test_a_folder_of_other_things_is_left_alone(
+    workload: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "precious"
+    out.mkdir()
+    for _ in range(2):  # into an empty folder, and over results of its own
+        cli.main(["simulate", workload, f"out={out}", *QUICK])
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        cli.main(["simulate", workload, f"out={out}", *QUICK])
+    assert "precious holds thesis.txt, which would be deleted; give another out=FOLDER" in capsys.readouterr().err
+    assert (out / "thesis.txt").read_text() == "mine"
+
+
 def test_a_chip_file_is_read_like_a_preset(workload: str, tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     shutil.copy(NEUROMC, mine)

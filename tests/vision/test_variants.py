@@ -1,5 +1,8 @@
 """The published variants: their exact sizes, and the interface that image models share."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -114,3 +117,93 @@ def test_models_are_found_by_name_and_pattern() -> None:
         create_model("spikingformer_4_384", windw=3)
     with pytest.raises(ValueError, match="spikeloom convert"):
         create_model("spikingformer_digits", pretrained=True)
+
+
+def saved_and_loaded(model: SpikingTransformer, folder: Path) -> SpikingTransformer:
+    model.save_pretrained(folder)
+    return SpikingTransformer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("classes", [7, 0])
+def test_a_changed_classifier_and_input_size_are_saved(classes: int, tmp_path: Path) -> None:
+    model = create_model("spikingformer_digits").eval()
+    model.reset_classifier(classes)
+    model.set_input_size((32, 48))
+    loaded = saved_and_loaded(model, tmp_path).eval()
+    assert loaded.num_classes == classes
+    assert tuple(loaded.pretrained_cfg["input_size"]) == (1, 32, 48)
+    x = torch.randn(2, 1, 16, 16)
+    assert torch.equal(loaded(x), model(x))
+
+
+def test_a_new_classifier_is_where_and_what_the_model_is() -> None:
+    model = create_model("spikingformer_digits").to(torch.bfloat16)
+    model.reset_classifier(3)
+    assert model.head.weight.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="num_classes must be at least 0"):
+        model.reset_classifier(-1)
+
+
+def test_a_saved_configuration_with_an_unknown_name_is_refused(tmp_path: Path) -> None:
+    create_model("spikingformer_digits").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["taux"] = config.pop("tau")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TypeError, match="unknown argument taux"):
+        SpikingTransformer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size", "mean"),
+    [
+        ("spikingformer_digits", {}, [1, 16, 16], [0.3053]),
+        ("spikingformer_8_384", {"in_chans": 1}, [1, 224, 224], [0.0]),
+        ("spikingformer_4_384", {"in_chans": 4}, [4, 32, 32], [0.0] * 4),
+        ("spikingformer_2_256_dvs", {}, [2, 128, 128], [0.0, 0.0]),
+        ("qkformer_hst_4_384", {"num_classes": 100}, [3, 32, 32], [0.5071, 0.4865, 0.4409]),
+    ],
+)
+def test_a_configuration_says_how_these_channels_are_fed(name, options, size, mean) -> None:
+    cfg = on_meta(name, **options).pretrained_cfg
+    assert cfg["input_size"] == size
+    assert cfg["mean"] == mean
+    assert len(cfg["std"]) == len(mean)
+
+
+def test_a_given_configuration_wins() -> None:
+    given = {"crop_pct": 1.0, "first_conv": "x"}
+    assert given.items() <= on_meta("qkformer_hst_10_384", pretrained_cfg=given).pretrained_cfg.items()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depths": [-1]}, "depths must be at least 1, got -1"),
+        ({"widths": (0,)}, "widths must be at least 1, got 0"),
+        ({"in_chans": 0}, "in_chans must be at least 1, got 0"),
+        ({"num_classes": -1}, "num_classes must be at least 0"),
+        ({"mlp_ratio": 0}, "mlp_ratio=0 leaves a width of 64 without hidden channels"),
+        ({"T": 2.5}, "T must be a whole number of at least 1 step, got 2.5"),
+    ],
+)
+def test_sizes_that_no_network_has_are_refused(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model("spikingformer_digits", **options)
+
+
+def test_an_unknown_argument_is_refused_even_without_a_value() -> None:
+    with pytest.raises(TypeError, match="unknown argument foo"):
+        create_model("spikingformer_digits", foo=None)
+
+
+@pytest.mark.parametrize("indices", [0, 4, -1])
+def test_a_number_of_stages_that_a_model_lacks_is_refused(indices: int) -> None:
+    model = create_model("qkformer_digits").eval()
+    with pytest.raises(ValueError, match=f"indices={indices} asks for the last"):
+        model.forward_intermediates(torch.randn(1, 1, 16, 16), indices=indices)
+    assert model.forward_intermediates(torch.randn(1, 1, 16, 16), [], stop_early=True, intermediates_only=True) == []
+
+
+def test_pictures_of_whole_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be floating point, got torch\.uint8"):
+        create_model("spikingformer_digits")(torch.zeros(1, 1, 16, 16, dtype=torch.uint8))
