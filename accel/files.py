@@ -1,4 +1,5 @@
-"""Files written whole or not at all: under a temporary name first, moved into place when complete."""
+"""Files written whole or not at all: under a temporary name first, moved into place when complete. And what to say of
+files that are not as they should be."""
 
 import csv
 import json
@@ -34,8 +35,12 @@ def check_replaceable(folder: Path, holds: Collection[str]) -> None:
     """Before results are written to a `folder` that a user named: raise ValueError if it exists with anything in it but
     what such results hold, since `whole` would delete it."""
     if folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if path.name not in holds)):
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        raise ValueError(f"{folder} holds {others[0]}{more}, which would be deleted; give another out=FOLDER")
+        raise ValueError(f"{folder} holds {first_few(others)}, which would be deleted; give another out=FOLDER")
+
+
+def first_few(names: Sequence[str], n: int = 3) -> str:
+    """The names for a message; of many only the first, and how many there are."""
+    return ", ".join(names) if len(names) <= n + 1 else f"{', '.join(names[:n])}, … ({len(names):,} in all)"
 
 
 def write_json(path: Path, value: Any) -> None:

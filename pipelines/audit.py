@@ -5,7 +5,7 @@ audit/audit.json   verdict, exceptions, and every figure of audit/audit.html
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from accel.files import check_replaceable, whole, write_json
 from accel.report import Section, render
-from pipelines.domains import domain_of, room_of
+from pipelines.domains import data_at, domain_of, room_of
 from pipelines.process import set_up
 from pipelines.runs import TrainedModel, load_config, load_model
 from pipelines.schema import AuditConfig, TrainConfig
@@ -38,6 +38,7 @@ def run(config: AuditConfig) -> None:
         raise ValueError(f"got batches={config.batches} of batch_size={config.batch_size}; use at least 1 of each")
     folder = Path(config.run)
     trained, trained_with = load_model(folder / "model"), load_config(folder)
+    trained_with = replace(trained_with, data=data_at(trained_with.data, config.data.root))
     room = room_of(trained_with.data)
     audits = {"vision": audit_vision, "speech": audit_speech}
     if room not in audits:

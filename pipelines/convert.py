@@ -8,17 +8,20 @@ conversion.json    where the weights came from, what was read from them, and whi
 import hashlib
 import logging
 import os
+import shutil
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from accel.files import write_json
+from accel.files import first_few, write_json
+from pipelines.evaluate import numbered
 from pipelines.process import set_up
 from pipelines.runs import TrainedModel, save_config, save_model
 from pipelines.schema import ConvertConfig, TrainConfig
 from vision.augmentation import EventAugmentationConfig, ImageAugmentationConfig
 from vision.convert import Converted, convert, read_checkpoint
-from vision.event_sets import Cifar10DvsConfig, EventFilesConfig, GestureConfig
+from vision.event_sets import GESTURES, Cifar10DvsConfig, EventFilesConfig, GestureConfig
 from vision.frames import EventFramesConfig, PixelsConfig
 from vision.images import CIFAR10_NAMES
 from vision.models import SpikingTransformerConfig
@@ -26,6 +29,7 @@ from vision.sources import CifarConfig, ImageFoldersConfig
 from vision.variants import CIFAR10, IMAGENET, INPUT
 
 log = logging.getLogger("spikeloom")
+OF_THE_LAST = ("evaluation.json", "audit", "export", "sim")  # what other verbs found of the model that is replaced
 
 
 def run(config: ConvertConfig) -> None:
@@ -35,15 +39,19 @@ def run(config: ConvertConfig) -> None:
         raise ValueError(f"out={out} is there and holds no earlier conversion; give a new folder")
     state, described = read_checkpoint(path)
     found = convert(state, described, name=config.network, heads=config.heads, tau=config.tau, T=config.T)
-    size = int(described["img_size"][0]) if "img_size" in described else INPUT[found.model.layout][1]
+    shown = described.get("img_size", INPUT[found.model.layout][1])
+    size = int(shown if isinstance(shown, int) else shown[0])
     features = front_end(found, size)
     if isinstance(features, PixelsConfig):  # released CIFAR-100 weights were trained with the numbers of CIFAR-10
         found.model.pretrained_cfg |= {"mean": features.mean, "std": features.std}
     found.model.pretrained_cfg["input_size"] = [found.sizes.in_chans, size, size]
-    names = class_names(found, config.classes)
     name = config.network or described.get("model") or found.sizes.scheme
+    data = data_of(name, found)
+    names = class_names(found, data, config.classes)
+    for left in OF_THE_LAST:
+        shutil.rmtree(out / left) if (out / left).is_dir() else (out / left).unlink(missing_ok=True)
     save_model(out / "model", TrainedModel(model=found.model, features=features, class_names=names), card(name, found))
-    save_config(out, as_trained(name, out, found, features))
+    save_config(out, as_trained(name, out, found, features, data))
     write_json(
         out / "conversion.json",
         {
@@ -74,30 +82,49 @@ def front_end(found: Converted, size: int) -> PixelsConfig | EventFramesConfig:
     )  # fmt: skip
 
 
-def class_names(found: Converted, path: str | None) -> tuple[str, ...]:
-    """Names of the outputs: those of a file, those of CIFAR-10, else numbers. Raises ValueError for a wrong count."""
-    n = found.sizes.num_classes
-    if path is not None:
-        names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
-        if len(names) != n:
-            raise ValueError(f"classes={path} has {len(names)} lines, the checkpoint {n} classes; give one a line")
-        return names
-    if found.model.layout == "cifar" and n == 10:
-        return CIFAR10_NAMES
-    return tuple(f"class {i}" for i in range(n))
-
-
-def as_trained(name: str, out: Path, found: Converted, features: PixelsConfig | EventFramesConfig) -> TrainConfig:
-    """The configuration of a run with these weights; nothing was trained here, so optimiser and length mean nothing."""
-    sizes, root = found.sizes, os.environ.get("SPIKELOOM_DATA", "data")
-    data: Any
+def data_of(name: str, found: Converted) -> Any:
+    """The published data a checkpoint was trained on, as far as its layout, its classes and its variant tell."""
+    n, root = found.sizes.num_classes, os.environ.get("SPIKELOOM_DATA", "data")
     if found.model.layout == "dvs":
-        data = {10: Cifar10DvsConfig, 11: GestureConfig}.get(sizes.num_classes, EventFilesConfig)()
-    elif found.model.layout == "cifar" and sizes.num_classes in (10, 100):
-        data = CifarConfig(root=f"{root}/cifar{sizes.num_classes}", classes=sizes.num_classes)
-    else:
-        data = ImageFoldersConfig(root=f"{root}/imagenet")
-    events = isinstance(features, EventFramesConfig)
+        if n == len(GESTURES) or (n == len(GESTURES) - 1 and name.endswith("dvs128")):  # with "other", or without
+            return GestureConfig(root=f"{root}/dvs128")
+        if n == len(CIFAR10_NAMES):
+            return Cifar10DvsConfig(root=f"{root}/cifar10dvs")
+        return EventFilesConfig(root=f"{root}/events")
+    if found.model.layout == "cifar" and n in (10, 100):
+        return CifarConfig(root=f"{root}/cifar{n}", classes=n)
+    return ImageFoldersConfig(root=f"{root}/imagenet")
+
+
+def class_names(found: Converted, data: Any, path: str | None) -> tuple[str, ...]:
+    """Names of the outputs: those of a file, those that `data` is known to have, else numbers.
+
+    Raises ValueError for a file that does not give every output a name of its own.
+    """
+    n = found.sizes.num_classes
+    if path is None and isinstance(data, GestureConfig):
+        return GESTURES[:n]
+    if path is None:
+        of_cifar10 = isinstance(data, CifarConfig | Cifar10DvsConfig) and n == len(CIFAR10_NAMES)
+        return CIFAR10_NAMES if of_cifar10 else numbered(n)
+    if not Path(path).is_file():
+        raise ValueError(f"classes={path} is no file; give a text file with a class a line")
+    try:
+        names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"classes={path} is no UTF-8 text ({error.reason}); give one with a class a line") from error
+    if len(names) != n:
+        raise ValueError(f"classes={path} has {len(names)} lines, the checkpoint {n} classes; give one a line")
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise ValueError(f"classes={path} names {first_few(twice)} more than once; give every class a name of its own")
+    return names
+
+
+def as_trained(
+    name: str, out: Path, found: Converted, features: PixelsConfig | EventFramesConfig, data: Any
+) -> TrainConfig:
+    """The configuration of a run with these weights; nothing was trained here, so optimiser and length mean nothing."""
+    sizes, events = found.sizes, isinstance(features, EventFramesConfig)
     return TrainConfig(
         name=name, run=str(out), data=data, features=features,
         augmentation=EventAugmentationConfig() if events else ImageAugmentationConfig(),

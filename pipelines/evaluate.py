@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from accel.files import write_json
+from accel.files import first_few, write_json
 from accel.learning.stochastic_network import StochasticConfig
 from pipelines.domains import Classifier, OwnWay, domain_of
 from pipelines.process import set_up
@@ -32,7 +32,9 @@ def run(config: EvaluateConfig) -> None:
     if isinstance(domain, OwnWay):
         domain.evaluate(trained, trained_with, config)
         return
-    samples = by_model_class(choose(domain, trained_with, config), trained.class_names)
+    chosen = choose(domain, trained_with, config)
+    trained = named_by(chosen, trained)
+    samples = by_model_class(chosen, trained.class_names)
     scores = score(domain, trained, samples)
     out = Path(config.out) if config.out else folder / "evaluation.json"
     write_json(out, {"run": str(folder), "split": config.split, "root": config.data.root, **scores})
@@ -52,11 +54,36 @@ def choose(domain: Classifier, trained_with: TrainConfig, config: EvaluateConfig
     return domain.choose(trained_with, config.split, config.data.root)
 
 
+def numbered(n: int) -> tuple[str, ...]:
+    """Names of the outputs of a converted model, where the names of its classes are not known."""
+    return tuple(f"class {i}" for i in range(n))
+
+
+def named_by(samples: Any, trained: TrainedModel) -> TrainedModel:
+    """A model of numbered classes with the names of the samples, in their order: published sets sort their names.
+
+    Any other model as it is. Raises ValueError where the samples have another number of classes.
+    """
+    names, n = samples.class_names, len(trained.class_names)
+    if trained.class_names != numbered(n) or set(names) <= set(trained.class_names):
+        return trained
+    if len(names) != n:
+        raise ValueError(
+            f"the model's {n:,} classes are numbered, and those of these samples are {first_few(names)}; name the "
+            "outputs with `spikeloom convert … classes=FILE`, a class a line"
+        )
+    log.info("the model's classes are numbered; they are taken as the samples' in their order: %s", first_few(names))
+    return replace(trained, class_names=tuple(names))
+
+
 def by_model_class(samples: Any, class_names: tuple[str, ...]) -> Any:
     """The samples with labels counted as the model counts. Raises ValueError for a class the model does not know."""
     unknown = sorted(set(samples.class_names) - set(class_names))
     if unknown:
-        raise ValueError(f"the model knows {', '.join(class_names)}, not {', '.join(unknown)}; remove those samples")
+        raise ValueError(
+            f"the model knows {first_few(class_names)}, not {first_few(unknown)}; remove those samples, or name the "
+            "outputs of a converted model with `spikeloom convert … classes=FILE`"
+        )
     index = np.array([class_names.index(name) for name in samples.class_names], dtype=np.int64)
     return replace(samples, labels=index[samples.labels], class_names=class_names)
 

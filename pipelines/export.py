@@ -10,7 +10,7 @@ from typing import Any
 
 from accel.export import Exported, UnsupportedOpError, export
 from accel.files import whole, write_json
-from pipelines.domains import OwnWay, domain_of
+from pipelines.domains import OwnWay, data_at, domain_of
 from pipelines.exits import check, write_exits
 from pipelines.process import set_up
 from pipelines.runs import load_config, load_model
@@ -24,6 +24,7 @@ def run(config: ExportConfig) -> None:
     check(config)
     folder = Path(config.run)
     trained, trained_with = load_model(folder / "model"), load_config(folder)
+    trained_with = dataclasses.replace(trained_with, data=data_at(trained_with.data, config.data.root))
     domain = domain_of(trained_with.data)
     if isinstance(domain, OwnWay):
         for part in domain.export_parts(trained, trained_with, config.batches, config.batch_size):

@@ -30,6 +30,16 @@ class OptimizerConfig:
     cooldown_epochs: int = 0
     decay_vectors: bool = True
 
+    def check(self) -> None:
+        """Raise ValueError for rates and shares that no optimiser has."""
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"optimizer.label_smoothing={self.label_smoothing} is no share; use 0, or less than 1")
+        if not self.lr > 0:
+            raise ValueError(f"optimizer.lr={self.lr} learns nothing; use more than 0")
+        for name in ("momentum", "weight_decay", "warmup_epochs", "eta_min", "warmup_from", "cooldown_epochs"):
+            if not (value := getattr(self, name)) >= 0:
+                raise ValueError(f"optimizer.{name}={value}; use 0 or more")
+
     def build(self, parameters: Iterable[nn.Parameter], fused: bool = True) -> torch.optim.Optimizer:
         groups: Any = parameters
         if not self.decay_vectors:

@@ -94,6 +94,17 @@ class TrainerConfig:
     ema_decay: float = 0.0
     precision: str = "32-true"
 
+    def check(self) -> None:
+        """Raise ValueError for lengths and shares that no training has."""
+        for name in ("epochs", "batch_size", "accumulate"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"trainer.{name}={value}; use at least 1")
+        for name in ("threads", "num_workers"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"trainer.{name}={value}; use 0 or more")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"trainer.ema_decay={self.ema_decay} is no decay; use 0 for none, or less than 1")
+
 
 @dataclass
 class TrainConfig:
@@ -138,7 +149,8 @@ def check_kinds(config: TrainConfig) -> None:
                 f"{group} {true} is for {room}, and {config.data.source} data are {room_of(config.data)}; "
                 f"choose another {group}=NAME, or an experiment=NAME that chooses all of them"
             )
-    config.pruning.check()
+    for part in (config.optimizer, config.trainer, config.pruning):
+        part.check()
 
 
 @dataclass
@@ -201,6 +213,7 @@ class AuditConfig:
     batches: int = 2  # real batches that are watched
     batch_size: int = 16
     count_encoder_once: bool = False  # the first convolution of a picture: once, or as published T times
+    data: OtherFolder = field(default_factory=OtherFolder)  # root: a folder to read instead of the run's own data
     out: str | None = None  # folder; default RUN/audit
 
 
@@ -221,6 +234,7 @@ class ExportConfig:
     batches: int = 4  # real batches on which densities are measured
     batch_size: int = 16
     strict: bool = True  # an operator without a price is an error, not an entry in unsupported_ops.json
+    data: OtherFolder = field(default_factory=OtherFolder)  # root: a folder to read instead of the run's own data
     gradients: bool = True  # run a backward pass on the same batches, for the densities of gradients
     nir: bool = False  # model.nir as well: feed-forward networks (pip install 'spikeloom[nir]')
     nir_dt_s: float = 1e-3  # seconds that a time step stands for in model.nir

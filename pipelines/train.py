@@ -3,7 +3,8 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,7 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
         raise ValueError(f"{config.data.source} data have no classes; use `spikeloom train` or `spikeloom pretrain`")
     if config.pretrained is not None:
         raise ValueError(f"pretrained={config.pretrained} is for decoders of EEG; leave it out for {config.name}")
+    data = domain.data_module(config)  # before the folder is claimed: it refuses what its keys cannot mean
     run = Path(config.run)
     if finished := claim_folder(run, config):
         return finished
@@ -78,11 +80,9 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
     lightning.seed_everything(config.seed, verbose=False)
     torch.backends.cudnn.deterministic = True  # of a GPU: a seed should mean the same twice
 
-    data = domain.data_module(config)
     data.setup()
     model = domain.build_model(config, data)
     task, lessons = lesson(config, data, model)
-    save_config(run, config)
 
     # Both after History has its row of the epoch: a resumed run must not lose it. `save_last` would follow `best` only.
     pruner = config.pruning.build(task.model)
@@ -117,7 +117,8 @@ def train(config: TrainConfig, lesson: Lesson = from_labels, pick: str = "best_a
     last = run / "checkpoints" / "last.ckpt"
     check_checkpoint(last if config.resume else None)
     go_on = last if config.resume and last.exists() else None
-    trainer.fit(task, lessons, data.val_dataloader(), ckpt_path=go_on, weights_only=True)
+    with begun(run, config):
+        trainer.fit(task, lessons, data.val_dataloader(), ckpt_path=go_on, weights_only=True)
 
     test = data.test_set  # first read here, with the best epoch on disk
     model.cpu()
@@ -208,7 +209,7 @@ def tell(run: Path, trained: TrainedModel, data: DataModule, result: dict[str, A
 
 
 def claim_folder(run: Path, config: TrainConfig) -> dict[str, Any] | None:
-    """Make the run's folder ours, or return the result of a run that is already finished and should be resumed."""
+    """Make sure the run's folder is free or ours, or return the result of one that is finished and to be resumed."""
     if config.overwrite and run.exists():
         if not (run / "config.yaml").exists() and any(run.iterdir()):
             raise ValueError(f"run={run} is not a folder of ours (no config.yaml); overwrite=true would delete it")
@@ -225,8 +226,19 @@ def claim_folder(run: Path, config: TrainConfig) -> dict[str, Any] | None:
                 )
             log.info("%s is finished; nothing to resume", run)
             return dict(read_json(run / "result.json", "add overwrite=true to train it anew"))
-    run.mkdir(parents=True, exist_ok=True)
     return None
+
+
+@contextmanager
+def begun(run: Path, config: TrainConfig) -> Iterator[None]:
+    """Write config.yaml first; a training that fails before it leaves anything else leaves no folder in the way."""
+    save_config(run, config)
+    try:
+        yield
+    except Exception:
+        if [path.name for path in run.iterdir()] == ["config.yaml"]:
+            shutil.rmtree(run)
+        raise
 
 
 def check_checkpoint(path: Path | None) -> None:

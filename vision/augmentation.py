@@ -24,6 +24,13 @@ def keyed(seed: int, epoch: int, sample: int, purpose: int = 0) -> np.random.Gen
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, sample, epoch]))
 
 
+def check_shares(config: Any, *names: str) -> None:
+    """Raise ValueError for a key that says how often, or how much, and is no number from 0 to 1."""
+    for name in names:
+        if not 0 <= (value := getattr(config, name)) <= 1:
+            raise ValueError(f"augmentation.{name}={value} is no share; use 0 … 1")
+
+
 @dataclass(kw_only=True)
 class ImageAugmentationConfig(MixingConfig):
     """crop_padding: pixels of black border of which a crop of the old size keeps a part. crop_scale, crop_ratio: share
@@ -53,6 +60,10 @@ class ImageAugmentationConfig(MixingConfig):
             raise ValueError(f"augmentation.erase_mode={self.erase_mode} is unknown; use const or pixel")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError(f"augmentation.crop_scale={self.crop_scale}; use two shares, as [0.08, 1.0]")
+        check_shares(self, "flip", "erase")
+        for name in ("crop_padding", "rand_magnitude", "rand_layers", "rand_spread"):
+            if not (value := getattr(self, name)) >= 0:
+                raise ValueError(f"augmentation.{name}={value}; use 0 for none, or more")
         self.check()
         return ImageAugmentation(self, features, seed)
 
@@ -159,6 +170,7 @@ class EventAugmentationConfig(MixingConfig):
             raise ValueError(
                 "augmentation of events needs features of frames; use augmentation=images, or other features"
             )
+        check_shares(self, "flip")
         self.check()
         return EventAugmentation(self, seed)
 

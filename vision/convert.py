@@ -19,11 +19,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from accel.files import first_few
 from vision.spiking_transformer import SpikingTransformer
 from vision.variants import MODELS, create_model
 
 Family = Literal["spikingformer", "qkformer"]
-UNUSED = re.compile(r"block\.\d+\.norm[12]\.(weight|bias)")
+UNUSED = re.compile(r"block\.(\d+)\.norm[12]\.(weight|bias)")
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save begin, today's and those before version 1.6
 BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -144,16 +146,19 @@ def identify(state: Mapping[str, Tensor]) -> Sizes:
     scheme = SCHEMES[name]
     widths, depths, ratio = [], [], 4.0
     for stage, attention in enumerate(scheme.attention, 1):
-        pattern = re.compile(re.escape(scheme.block).replace(r"\{stage\}", str(stage)).replace(r"\{block\}", r"(\d+)"))
-        blocks = {int(m[1]) for m in map(pattern.match, state) if m}
+        prefix = re.escape(scheme.block).replace(r"\{stage\}", str(stage)).replace(r"\{block\}", r"(\d+)")
+        pattern = re.compile(rf"{prefix}(?:{attention}|mlp)\.\w+_conv\.weight")  # other keys are no sign of a block
+        blocks = {int(m[1]) for m in map(pattern.fullmatch, state) if m}
         first = scheme.block.format(stage=stage, block=0)
         query = _needed(state, f"{first}{attention}.q_conv.weight")
         widths.append(query.shape[0])
         depths.append(max(blocks) + 1)
         ratio = _needed(state, f"{first}mlp.{scheme.mlp[0]}_conv.weight").shape[0] / query.shape[0]
-    encoder = state[f"{next(iter(scheme.stem))}_conv.weight"]
+    encoder, classes = state[f"{next(iter(scheme.stem))}_conv.weight"], _needed(state, "head.weight").shape[0]
+    if not classes:
+        raise ValueError("head.weight is of 0 classes; give a checkpoint with its classifier")
     return Sizes(
-        scheme=name, in_chans=encoder.shape[1], num_classes=_needed(state, "head.weight").shape[0],
+        scheme=name, in_chans=encoder.shape[1], num_classes=classes,
         widths=tuple(widths), depths=tuple(depths), mlp_ratio=ratio,
     )  # fmt: skip
 
@@ -170,12 +175,15 @@ def _needed(state: Mapping[str, Tensor], key: str) -> Tensor:
 def to_ours(state: Mapping[str, Tensor], model: SpikingTransformer, sizes: Sizes) -> tuple[str, ...]:
     """Load released tensors into `model`; returns the keys that were dropped. Strict, see the module."""
     names, like = tensor_names(SCHEMES[sizes.scheme], sizes.depths), model.state_dict()
-    dropped = tuple(key for key in state if UNUSED.fullmatch(key) and sizes.scheme.startswith("spikingformer"))
+    dropped = tuple(
+        key for key in state
+        if sizes.scheme.startswith("spikingformer") and (m := UNUSED.fullmatch(key)) and int(m[1]) < sizes.depths[0]
+    )  # fmt: skip
     unknown = sorted(set(state) - set(names) - set(dropped))
     missing = sorted(set(names) - set(state))
     if unknown or missing:
         found = {"does not know": unknown, "misses": missing}
-        listed = " and ".join(f"{what} {', '.join(keys)}" for what, keys in found.items() if keys)
+        listed = " and ".join(f"{what} {first_few(keys)}" for what, keys in found.items() if keys)
         raise ValueError(f"the table of {sizes.scheme} {listed}; give a complete released checkpoint")
     ours = {}
     for theirs, name in names.items():
@@ -210,31 +218,49 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if not path.is_file():
         raise ValueError(f"checkpoint={path} is not a file; give a .safetensors, .pth or .tar file")
-    described: dict[str, Any] = {}
+    with path.open("rb") as file:
+        start = file.read(9)
+    metadata: dict[str, str] = {}
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" or start[8:] == b"{":  # the length of a header, then the header in JSON
             with safe_open(path, "pt") as f:
                 keys = list(f.keys())
                 wanted = [k for k in keys if k.startswith("state/")] or keys
                 held: Any = {k.removeprefix("state/"): f.get_tensor(k) for k in wanted}
                 metadata = f.metadata() or {}
-            if "config" in metadata:
-                described = {**json.loads(metadata["config"]), "model": metadata.get("model", "")}
+        elif not start.startswith((ZIP, PICKLE)):
+            raise ValueError("no checkpoint of PyTorch")
         else:
             with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts store their options
                 held = torch.load(path, weights_only=True, map_location="cpu")
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise ValueError(f"checkpoint={path} cannot be read ({reason}); download it again") from error
     except Exception as error:  # the unpickler's own class cannot be named without importing pickle
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"checkpoint={path} holds more than tensors ({reason}); save its state_dict alone") from error
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))  # the rest advises to run whatever code the file holds
+        what = f" ({found[1]})" if found else ""
+        raise ValueError(f"checkpoint={path} holds more than tensors{what}; save its state_dict alone") from error
     for wrapper in ("model", "state_dict"):
         if isinstance(held, dict) and isinstance(held.get(wrapper), dict):
             held = held[wrapper]
     if not isinstance(held, dict) or not all(isinstance(v, Tensor) for v in held.values()) or not held:
         raise ValueError(f"checkpoint={path} holds no state_dict; give a file of tensors by name")
-    return {str(k).removeprefix("module."): v for k, v in held.items()}, described
+    if broken := [str(k) for k, v in held.items() if not torch.isfinite(v).all()]:
+        raise ValueError(f"checkpoint={path} holds NaN or infinity in {first_few(broken)}; give another checkpoint")
+    return {str(k).removeprefix("module."): v for k, v in held.items()}, _description(path, metadata)
+
+
+def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The model as `config` beside the weights describes it, or {}. Raises ValueError where that is no JSON object."""
+    if "config" not in metadata:
+        return {}
+    try:
+        found = json.loads(metadata["config"])
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"checkpoint={path}: config in its metadata is no JSON object; save the tensors without it")
+    return {**found, "model": metadata.get("model", "")}
 
 
 def published(sizes: Sizes) -> list[str]:
@@ -271,6 +297,11 @@ def convert(
     }  # fmt: skip
     given = {"heads": heads, "tau": tau, "T": T}
     if name is None and described:
+        if lacking := [key for key in ("num_heads", "tau", "T") if key not in described]:
+            raise ValueError(
+                f"config in this checkpoint's metadata lacks {', '.join(lacking)}; say what it is with model=NAME, or "
+                f"model={family} heads=N tau=… T=…"
+            )
         built |= {"heads": described["num_heads"], "tau": described["tau"], "T": described["T"]}
         name = "spikingformer_cml" if "cml" in str(described.get("model", "")).lower() else family
     elif name is None:
@@ -300,6 +331,11 @@ def _check_fit(name: str, model: SpikingTransformer, sizes: Sizes, family: str) 
     widths = tuple(info["num_chs"] for info in model.feature_info)
     depths = tuple(len(stage.blocks) for stage in model.stages)  # type: ignore[arg-type]
     layout = sizes.scheme.split("_")[1]
+    if family == "qkformer" and model.residual == "ms":
+        raise ValueError(
+            f"model={name} has residuals of the form ms, released {sizes.scheme} weights those of sew, and the keys do "
+            f"not tell them apart; choose {name.removeprefix('ms_')}"
+        )
     if not name.startswith(family) or (model.layout, widths, depths) != (layout, sizes.widths, sizes.depths):
         raise ValueError(
             f"model={name} is {model.layout} of widths {widths} and depths {depths}, but the checkpoint is "

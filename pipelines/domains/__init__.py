@@ -6,6 +6,7 @@ configuration's class lives in, so there is nothing to register.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -94,6 +95,15 @@ class Classifier(Domain, Protocol):
 
     def tell(self, scores: dict[str, Any]) -> None:
         """Print what `measure` found."""
+
+
+def data_at(source: Any, root: str | None) -> Any:
+    """The data of a configuration, in another folder if one is given. Raises ValueError for data without a folder."""
+    if root is None:
+        return source
+    if not hasattr(source, "root"):
+        raise ValueError(f"this run was trained on {source.source} data, which has no folder; leave data.root out")
+    return replace(source, root=root)
 
 
 def room_of(config: Any) -> str:

@@ -1,7 +1,6 @@
 """Speech, as the verbs see it: words spoken one a clip, recognised by a SpikeSCR."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from accel.interop.neurobench import neurobench_metrics
 from accel.report import Section
 from pipelines import story
+from pipelines.domains import data_at
 from pipelines.runs import TrainedModel
 from pipelines.schema import TrainConfig
 from pipelines.tasks import ClassificationTask
@@ -112,10 +112,7 @@ def heard_before(result: dict[str, Any]) -> str:
 
 
 def choose(trained_with: TrainConfig, split: str, root: str | None) -> Clips[Any]:
-    if root is not None and not hasattr(trained_with.data, "root"):
-        source = trained_with.data.source
-        raise ValueError(f"this run was trained on {source} data, which has no folder; leave data.root out")
-    source = trained_with.data if root is None else replace(trained_with.data, root=root)
+    source = data_at(trained_with.data, root)
     if split == "all":
         return load_all(source)
     chosen: Clips[Any] = getattr(source.build(), split)

@@ -1,7 +1,6 @@
 """Vision, as the verbs see it: pictures or event recordings of one thing each, classified."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from accel.interop.neurobench import neurobench_metrics
 from accel.report import Section
 from accel.spiking.operations import OperationCounter
 from pipelines import story
+from pipelines.domains import data_at
 from pipelines.runs import TrainedModel
 from pipelines.schema import TrainConfig
 from pipelines.scores import confusion_matrix
@@ -55,6 +55,9 @@ def build_model(config: TrainConfig, data: VisionDataModule) -> nn.Module:
         raise ValueError(f"a {kind} classifies pictures, not recordings of events; choose a spiking transformer")
     size = {"size": config.features.size} if isinstance(config.model, SpikingNetConfig) else {}
     model: nn.Module = config.model.build(data.n_inputs, data.n_classes, **size)
+    least = model.feature_info[-1]["reduction"] if hasattr(model, "feature_info") else 1  # type: ignore[index]
+    if isinstance(config.features, PixelsConfig) and config.features.size < least:
+        raise ValueError(f"features.size={config.features.size} is too small for {config.name}; use at least {least}")
     return model
 
 
@@ -190,11 +193,9 @@ holds sizes and normalisation. Limits: one seed, the views and recording conditi
 
 
 def choose(trained_with: TrainConfig, split: str, root: str | None) -> Samples:
-    source, of_pictures = trained_with.data, isinstance(trained_with.features, PixelsConfig)
-    if root is not None:
-        if of_pictures:
-            return load_pictures(Path(root))
-        source = replace(source, root=root)
+    if root is not None and isinstance(trained_with.features, PixelsConfig):
+        return load_pictures(Path(root))
+    source = data_at(trained_with.data, root)
     if split == "all":
         everything: Samples = source.load()
         return everything

@@ -194,5 +194,5 @@ def test_the_learning_rate_warms_up_by_iteration_and_ends_at_eta_min():
 
 
 def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(finished):
-    with pytest.raises(ValueError, match=r"finished with trainer.epochs=\d+; give another run=FOLDER, or overwrite=true"):
+    with pytest.raises(ValueError, match=r"is finished with trainer\.epochs=\d+; give another run=FOLDER"):
         train(config(finished, resume=True, epochs=99))

@@ -168,6 +168,8 @@ def test_a_run_is_exported_with_measured_densities(run: Path) -> None:
     workload = json.loads((run / "export/workload.json").read_text())
     assert (workload["time_steps"], workload["batch_size"]) == (2, 4)
     assert any(layer["kind"].startswith("gemm") and layer["input_kind"] == "binary" for layer in workload["layers"])
+    with pytest.raises(ValueError, match=r"digits data, which has no folder; leave data\.root out"):
+        export.run(ExportConfig(run=str(run), data=OtherFolder(root="x")))
 
 
 def test_a_resnet_is_trained_the_same_way(tmp_path: Path) -> None:
@@ -238,6 +240,20 @@ def test_mixed_rooms_are_one_clear_error(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             train.run(composed(*overrides, f"run={tmp_path}/run", "overwrite=true"))
+
+
+@pytest.mark.parametrize(("bad", "words"), [
+    ("trainer.epochs=0", "use at least 1"), ("trainer.accumulate=0", "use at least 1"),
+    ("trainer.ema_decay=2", "less than 1"), ("optimizer.label_smoothing=2", "less than 1"),
+    ("augmentation.flip=2", "use 0 … 1"), ("features.size=1", "use at least 4"),
+    ("model.heads=7", "does not divide into 7 heads"), ("augmentation.rand_magnitude=9", "use rand_magnitude=0"),
+])  # fmt: skip
+def test_a_refused_training_leaves_no_folder(bad: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words) as refused:
+        train.run(composed(SPIKING, f"run={tmp_path}/run", *TINY, bad))
+    key = bad.partition("=")[0]
+    assert key in str(refused.value) or key in ("model.heads", "augmentation.rand_magnitude")
+    assert not (tmp_path / "run").exists()
 
 
 # --- data verbs -----------------------------------------------------------------------------------------------------

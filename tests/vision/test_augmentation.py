@@ -43,6 +43,14 @@ def test_a_sample_looks_the_same_whenever_seed_epoch_and_sample_are() -> None:
     assert not any(torch.equal(a, b) for i, a in enumerate(pictures) for b in pictures[:i])
 
 
+def test_shares_beyond_one_and_negative_amounts_are_named() -> None:
+    for key, value in (("flip", 2), ("erase", -1), ("crop_padding", -2), ("rand_magnitude", -1)):
+        with pytest.raises(ValueError, match=f"augmentation.{key}={value}.*; use 0"):
+            everything(**{key: value}).build(CIFAR, 0)
+    with pytest.raises(ValueError, match=r"augmentation\.flip=2 is no share; use 0 … 1"):
+        EventAugmentationConfig(flip=2).build(EventFramesConfig(), 0)
+
+
 def test_without_any_change_a_sample_is_as_in_evaluation() -> None:
     augment = ImageAugmentationConfig().build(CIFAR, seed=0)
     assert torch.equal(augment(PICTURE, 0, 0), CIFAR.frames(PICTURE))

@@ -105,6 +105,31 @@ def test_keys_and_shapes_that_do_not_fit_are_named() -> None:
         convert(shaped, described)
     with pytest.raises(ValueError, match="no table knows these keys"):
         convert({"layers.0.weight": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"head\.weight is of 0 classes"):
+        convert({**released, "head.weight": torch.ones(0, 32)}, described)
+    with pytest.raises(ValueError, match=r"metadata lacks num_heads, tau, T; .*model=NAME"):
+        convert(released, {"hello": 1, "model": ""})
+
+
+def test_a_stray_key_is_unknown_and_makes_no_block() -> None:
+    model, _ = small("qkformer_cifar", batch=2)
+    released, described = to_released(model), {"num_heads": (4, 4, 1), "tau": 2.0, "T": 4}
+    with pytest.raises(ValueError, match=r"does not know stage1\.5\.foo; "):
+        convert({**released, "stage1.5.foo": torch.ones(1)}, described)
+    model, _ = small("spikingformer_cifar", batch=2)
+    stray = {**with_unused(to_released(model)), "block.9.norm1.weight": torch.ones(32)}
+    with pytest.raises(ValueError, match=r"does not know block\.9\.norm1\.weight; "):
+        convert(stray, {**described, "num_heads": 1})
+    halved = {k: v for k, v in released.items() if "bn" not in k}
+    with pytest.raises(ValueError, match=r"misses [^,]+, [^,]+, [^,]+, … \(\d+ in all\); give"):
+        convert(halved, described)
+
+
+def test_the_ms_form_is_refused_by_its_residuals() -> None:
+    with torch.device("meta"):
+        released = to_released(create_model("qkformer_hst_4_384"))
+        with pytest.raises(ValueError, match=r"form ms, .* those of sew, .*; choose qkformer_hst_4_384"):
+            convert(released, name="ms_qkformer_hst_4_384")
 
 
 def test_files_of_every_wrapping_are_read(tmp_path) -> None:
@@ -126,6 +151,9 @@ def test_files_of_every_wrapping_are_read(tmp_path) -> None:
     )  # fmt: skip
     state, described = read_checkpoint(tmp_path / "golden.safetensors")
     assert set(state) == set(released) and described["num_heads"] == [4, 4, 1]
+    (tmp_path / "renamed.pth").write_bytes((tmp_path / "golden.safetensors").read_bytes())
+    again, described = read_checkpoint(tmp_path / "renamed.pth")
+    assert set(again) == set(released) and described["num_heads"] == [4, 4, 1]
 
 
 def test_files_that_hold_something_else_are_named(tmp_path) -> None:
@@ -137,8 +165,18 @@ def test_files_that_hold_something_else_are_named(tmp_path) -> None:
     here.Surprise = Surprise
     Surprise.__qualname__ = "Surprise"
     torch.save({"model": Surprise()}, tmp_path / "code.pth")
-    with pytest.raises(ValueError, match=r"code\.pth holds more than tensors"):
+    with pytest.raises(ValueError, match=r"code\.pth holds more than tensors \([\w.]*Surprise\); save its") as refused:
         read_checkpoint(tmp_path / "code.pth")
+    assert "weights_only" not in str(refused.value) and "\x1b" not in str(refused.value)
+    (tmp_path / "notes.pth").write_text("accuracy 95 %, weights to follow")
+    with pytest.raises(ValueError, match=r"notes\.pth cannot be read \(no checkpoint of PyTorch\)"):
+        read_checkpoint(tmp_path / "notes.pth")
+    torch.save({"head.weight": torch.ones(2), "head.bias": torch.tensor([1.0, float("nan")])}, tmp_path / "nan.pth")
+    with pytest.raises(ValueError, match=r"nan\.pth holds NaN or infinity in head\.bias"):
+        read_checkpoint(tmp_path / "nan.pth")
+    save_file({"head.bias": torch.ones(2)}, tmp_path / "list.safetensors", {"config": "[1, 2]"})
+    with pytest.raises(ValueError, match=r"list\.safetensors: config in its metadata is no JSON object"):
+        read_checkpoint(tmp_path / "list.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
     with pytest.raises(ValueError, match=r"cut\.safetensors cannot be read"):
         read_checkpoint(tmp_path / "cut.safetensors")
