@@ -335,4 +335,4 @@ def _check_classes(num_classes: int) -> None:
 
 def _check_steps(T: int) -> None:
     if T < 1 or T % 1:
-        raise ValueError(f"T must be a whole number of at least 1 step, got {T}; use for example 4")
+        raise ValueError(f"T must be at least 1 step and a whole number, got {T}; use for example 4")

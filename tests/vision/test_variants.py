@@ -183,7 +183,7 @@ def test_a_given_configuration_wins() -> None:
         ({"in_chans": 0}, "in_chans must be at least 1, got 0"),
         ({"num_classes": -1}, "num_classes must be at least 0"),
         ({"mlp_ratio": 0}, "mlp_ratio=0 leaves a width of 64 without hidden channels"),
-        ({"T": 2.5}, "T must be a whole number of at least 1 step, got 2.5"),
+        ({"T": 2.5}, "T must be at least 1 step and a whole number, got 2.5"),
     ],
 )
 def test_sizes_that_no_network_has_are_refused(options, message) -> None:
