@@ -139,7 +139,8 @@ def _energy(found: Operations) -> Section:
         "What an inference costs",
         f"Per sample of {found.T} steps, mean over {found.samples} samples. Event by event: each spike meets the "
         "weights in its reach, borders respected, and each real input is multiplied once. Published formula: "
-        f"firing rate times dense operations, bias included. The first convolution is counted {once}.",
+        "firing rate times dense operations, bias included. The first convolution and the classifier multiply whatever "
+        f"they were given; the first convolution is counted {once}.",
         table=Table(("way of counting", "additions (AC)", "multiplications (MAC)", "energy"), rows),
     )
 
