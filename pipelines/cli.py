@@ -3,41 +3,66 @@
 Heavy libraries are imported by the verb that needs them, so `spikeloom --help` answers immediately.
 """
 
-import difflib
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module, resources
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from spikeloom.pipelines.config.files import groups
+from spikeloom.pipelines.config.words import suggest
+
 VERBS = {
-    "demo": "small experiments from data to what they cost (spoken digits if there, else synthetic data), on one page",
-    "train": "train a model; writes a run folder with model, metrics and report",
-    "pretrain": "pre-train CET-MAE on EEG and text of readings; writes a run folder that a decoder inherits from",
-    "distill": "train from fine to coarse time steps, each stage taught by the one before; writes the table of stages",
+    "demo": "run small experiments from data to chip cost, on spoken digits or else synthetic data; writes one report",
+    "train": "train a model; writes a run directory (model, metrics, report)",
+    "pretrain": "pre-train CET-MAE on EEG and text; writes a run directory that a decoder starts from",
+    "distill": "train from fine to coarse time steps, each stage distilled from the previous one; prints a table",
     "evaluate": "score a trained model on a split or on another folder; writes JSON",
-    "score": "measure a file of decoded sentences, and test whether they show any use of the EEG; writes JSON",
-    "listen": "hear a wav file (or the microphone) with a causal model, each keyword as it goes by, with latency; or "
-    "replay an EEG recording (eeg=FILE) to a trained decoder",
-    "audit": "watch what a trained model's layers see: spikes or more, firing rates, operations and energy; a report",
-    "convert": "turn released Spikingformer or QKFormer weights into a run that the other verbs take",
-    "export": "turn a trained model into program.pt2 and workload.json with measured densities; NIR, ONNX (onnx=true)",
-    "simulate": "cost one training step of a workload on a neuromorphic chip; conformance: against published figures",
-    "data": "check a data set, describe it on a page, turn wavs into spikes (cochlea), count sentence leaks (leakage); "
-    "of EEG also synthesize, split, cache, features, bids",
-    "engines": "train a small network in PyTorch and through the chip's engines (FP16), priced epoch by epoch; report",
-    "federate": "let workers with data of their own train one model (FedAvg): accuracy, bytes, time, energy a round",
-    "bench": "time ops, step, vision, loader, cochlea, pretrain; measure gate, calibration, pruning, zuco; or tell env",
+    "score": "score decoded sentences of any decoder (EEG-To-Text and NeuSpeech dumps, CSV, TSV, JSON) and test "
+    "whether they depend on the EEG; writes JSON",
+    "listen": "stream a wav file or the microphone through a causal model; prints keywords with latency; "
+    "with eeg=FILE, replay an EEG recording to a trained decoder; with lsl=NAME, decode a live stream",
+    "serve": "open a page on this machine: keywords of a recording, tests of decoded sentences, cost of a network "
+    "(needs spikeloom[demo])",
+    "audit": "check whether a trained model is spike-driven: firing rates, operations, energy; writes a report",
+    "report": "draw the page of a run again from what it holds; nothing is trained",
+    "compare": "several runs on one page: results, curves, accuracy against energy, settings that differ",
+    "convert": "import released weights (Spikingformer, QKFormer, SEW-ResNet, CET-MAE, …) into a run directory",
+    "push": "upload a trained model with its card to the Hugging Face Hub",
+    "export": "export a trained model to program.pt2 and workload.json with measured densities; optionally NIR, ONNX",
+    "simulate": "price one training step of a workload on a chip; conformance: compare with published figures",
+    "data": "check or describe a data set, fetch a public one (list: which are there), convert wavs to spikes "
+    "(cochlea), count leaked sentences (leakage); for EEG also synthesize, split, cache, features, bids, epochs",
+    "engines": "train a small network in PyTorch and on the FP16 engines of the chip, priced by epoch; writes a report",
+    "federate": "train one model on workers with separate data (FedAvg): accuracy, bytes, time, energy of each round",
+    "bench": "time ops, kernels, step, vision, loader, cochlea, pretrain; measure gate, decoders, calibration, "
+    "pruning, zuco; plan trainings on many devices; print env",
 }
 POSITIONAL = {"bench": "what", "data": "what", "simulate": "what"}  # `spikeloom bench env` reads better than what=env
 # Other names of keys: no dataclass can have a field called `in`; a chip has keys of its own, and its name is what is
 # given most; Hydra takes `model=` and `optimizer=` for a choice of a group, which these verbs do not have.
 SHORT = {
-    "data": {"in": "root"}, "simulate": {"chip": "chip.name"}, "convert": {"model": "network"},
+    "data": {"in": "root"}, "simulate": {"chip": "chip.name", "model": "module"}, "export": {"model": "module"},
+    "convert": {"model": "network"},
     "engines": {"model": "network"}, "federate": {"model": "network", "optimizer": "local_optimizer"},
 }  # fmt: skip
+# verb -> module and function that make the table of its sweeps, from the folders that the jobs leave
+COLLECTORS = {"simulate": ("reports.sweeps", "compare_designs"), "engines": ("commands.engines", "collect")}
+# Hydra's options -> the values they take ("": any, None: none).
+OPTIONS = {
+    "--help": None, "--hydra-help": None, "--multirun": None, "--run": None, "--resolve": None,
+    "--cfg": "job|hydra|all", "--info": "all|config|defaults|defaults-tree|plugins|searchpath",
+    "--package": "", "--config-dir": "", "--config-path": "", "--config-name": "",
+}  # fmt: skip
+SHORT_OPTIONS = {
+    "-h": "--help", "-m": "--multirun", "-r": "--run", "-c": "--cfg", "-i": "--info", "-p": "--package",
+    "-cd": "--config-dir", "-cp": "--config-path", "-cn": "--config-name",
+}  # fmt: skip
+GOES_ON = dict.fromkeys(("train", "pretrain", "distill"), "; the run goes on with resume=true")
 EXAMPLES = """\
   spikeloom demo
   SPIKELOOM_DATA=data spikeloom train -m experiment=spikescr_fsdd seed=0,1,2
@@ -48,7 +73,8 @@ EXAMPLES = """\
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of the console script. Exits with 0, or 2 after one line on stderr."""
+    """Entry point of the console script. Exits with 0, or after one line on stderr with 2; stopped by SIGINT or SIGTERM
+    with 130 or 143, as shells count them."""
     argv = sys.argv[1:] if argv is None else argv
     verb, *rest = argv or ["--help"]
     if verb in ("-h", "--help", "help"):
@@ -59,146 +85,160 @@ def main(argv: list[str] | None = None) -> None:
 
         print(f"spikeloom {version('spikeloom')}")
         return
-    if verb not in VERBS:
-        fail(f"unknown verb {verb!r}{_suggest(verb, VERBS)}; `spikeloom --help` lists them")
-    if set(rest) & {"-h", "--help"}:
-        print(verb_manual(verb))
+    if verb in ("-sc", "--shell-completion"):
+        from spikeloom.pipelines.config.completion import complete
+
+        complete(rest, VERBS)
         return
-    for argument in rest:
-        if argument.startswith("-") and argument not in ("-m", "--multirun"):
-            fail(f"unknown option {argument}; use -m for a sweep, or key=value (`spikeloom {verb} --help`)")
+    if verb not in VERBS:
+        fail(f"unknown verb {verb!r}{suggest(verb, VERBS)}; `spikeloom --help` lists them")
+    options, overrides = arguments(verb, rest)
+    if "--help" in options:
+        print_manual(verb, options, overrides)
+    else:
+        dispatch(verb, options, overrides)
+
+
+def arguments(verb: str, given: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The options of Hydra, by their long names and wherever they stand, and the overrides, in order."""
+    options: dict[str, str] = {}
+    overrides: list[str] = []
+    rest = list(given)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-") or re.match(r"-[\d.]", argument):
+            overrides.append(argument)
+            continue
+        name, equals, value = argument.partition("=")
+        name = SHORT_OPTIONS.get(name, name)
+        if name not in OPTIONS:
+            fail(f"unknown option {argument}{suggest(name, OPTIONS)}; `spikeloom {verb} --hydra-help` lists them")
+        takes = OPTIONS[name]
+        if takes is None:
+            if equals:
+                fail(f"{argument}: {name} takes no value; leave it out")
+        elif not equals and rest and (takes == "" or rest[0] in takes.split("|")):
+            value = rest.pop(0)
+        elif name == "--info" and not equals:
+            value = "all"
+        if takes is not None and (not value or (takes and value not in takes.split("|"))):
+            fail(f"{argument}: {name} needs {'one of ' + takes.replace('|', ', ') if takes else 'a value'}")
+        options[name] = value
+    if "--resolve" in options and "--cfg" not in options:
+        fail("--resolve needs --cfg; use --cfg job --resolve")
+    if len(modes := [name for name in ("--cfg", "--info", "--multirun") if name in options]) > 1:
+        fail(f"{' and '.join(modes)} cannot be combined; choose one")
     for short, key in SHORT.get(verb, {}).items():
-        rest = [re.sub(f"^{short}=", f"{key}=", argument) for argument in rest]
-    if verb in POSITIONAL and rest and re.fullmatch(r"\w+", rest[0]):
-        rest[0] = f"{POSITIONAL[verb]}={rest[0]}"
-    for argument in rest:
-        if argument.startswith(("+", "~")):
-            fail(f"{argument}: keys cannot be added or removed; write key=value (`spikeloom {verb} --help` lists them)")
-        if not argument.startswith("-") and "=" not in argument:
-            fail(f"{argument!r} is not an override; write key=value (`spikeloom {verb} --help`)")
-    dispatch(verb, rest)
+        overrides = [re.sub(rf"^([+~]*){short}(?==[^{{])", rf"\g<1>{key}", override) for override in overrides]
+    if verb == "compare" and (runs := [given for given in overrides if "=" not in given]):
+        quoted = ",".join("'" + run.replace("'", "\\'") + "'" for run in runs)
+        overrides = [f"runs=[{quoted}]", *(given for given in overrides if given not in runs)]
+    if verb == "data" and (settings := [given for given in overrides if given.startswith("data.")]):
+        quoted = ",".join("'" + given.replace("'", "\\'") + "'" for given in settings)
+        overrides = [*(given for given in overrides if given not in settings), f"settings=[{quoted}]"]
+    if verb in POSITIONAL and overrides and re.fullmatch(r"\w+", overrides[0]):
+        overrides[0] = f"{POSITIONAL[verb]}={overrides[0]}"
+    for override in overrides:
+        if "=" not in override and not override.startswith("~"):
+            fail(f"{override!r} is not an override; write key=value (`spikeloom {verb} --help`)")
+    return options, overrides
 
 
-def dispatch(verb: str, overrides: list[str]) -> None:
-    """Compose the configuration of `verb` and run it; every expected error becomes one line."""
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+def print_manual(verb: str, options: Mapping[str, str], overrides: Sequence[str]) -> None:
+    """The keys of a verb with the choices that the command line makes; one line for a choice there is not."""
+    from spikeloom.pipelines.config.manual import text
+    from spikeloom.pipelines.config.mistakes import explain
 
-    from pipelines.process import spare_memory
-    from pipelines.schema import register
-
-    register()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach the handlers below instead of Hydra's own printer
-
-    def job(values: Any) -> Any:
-        try:
-            config = OmegaConf.to_object(values)
-        except OmegaConfBaseException as error:
-            fail(explain(error, verb, overrides))
-        except ValueError as error:  # a dataclass that refuses its values
-            fail(" ".join(str(error).split()))
-        if getattr(getattr(config, "model", None), "compact", False):
-            spare_memory()
-        run: Callable[[Any], None] = import_module(f"pipelines.{verb}").run
-        try:
-            return run(config)  # a number where a sweeper can search for the smallest
-        except (ValueError, OSError, ImportError) as error:  # inside the job: Hydra would print a line of its own first
-            if os.environ.get("SPIKELOOM_TRACEBACK"):
-                raise
-            fail(" ".join(str(error).split()))
-
-    sys.argv = ["spikeloom", *overrides]
+    directory = options.get("--config-dir") or options.get("--config-path")
     try:
-        with collected(verb, overrides):
-            hydra.main(version_base="1.3", config_path="pkg://conf", config_name=verb)(job)()
-    except (HydraException, OmegaConfBaseException) as error:
+        print(text(verb, VERBS[verb], overrides, directory and os.path.abspath(directory)))
+    except BrokenPipeError:
+        sys.stderr.close()  # `| head`: nobody reads on
+    except Exception as error:
+        if os.environ.get("SPIKELOOM_TRACEBACK"):
+            raise
         fail(explain(error, verb, overrides))
-    except KeyboardInterrupt:
-        fail("interrupted; a training run goes on with resume=true")
+
+
+def dispatch(verb: str, options: Mapping[str, str], overrides: Sequence[str]) -> None:
+    """Compose the configuration of `verb` and run it; every expected error becomes one line."""
+    try:
+        with stopped_by_signals():
+            _dispatch(verb, options, overrides)
+    except Stopped as stopped:
+        fail(f"stopped by {stopped}{GOES_ON.get(verb, '')}", 128 + stopped.number)
+
+
+def _dispatch(verb: str, options: Mapping[str, str], overrides: Sequence[str]) -> None:
+    from spikeloom.pipelines.config.composition import Refused, launch
+
+    def job(config: Any) -> Any:
+        from spikeloom.pipelines.training.run_names import name_runs
+
+        name_runs(verb, config)
+        trainer = getattr(config, "trainer", None)
+        if trainer is not None and trainer.devices * trainer.num_nodes > 1:
+            from hydra.core.hydra_config import HydraConfig
+
+            from spikeloom.pipelines.training.launch import start_processes, started_already
+
+            if not started_already():  # again, once for each device
+                own = [f"{name}={options[name]}" for name in ("--config-dir", "--config-path") if name in options]
+                return start_processes(trainer, verb, [*own, *HydraConfig.get().overrides.task])
+        return import_module(f"spikeloom.pipelines.commands.{verb}").run(config)
+
+    try:
+        launch(verb, options, overrides, job, collector(verb))
+    except Refused as refused:
+        fail(str(refused))
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks this process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 @contextmanager
-def collected(verb: str, overrides: Sequence[str]) -> Iterator[None]:
-    """A sweep of `simulate` or `engines` ends in one table over its jobs, whatever process they ran in."""
-    if verb not in ("simulate", "engines") or not {"-m", "--multirun"}.intersection(overrides):
+def stopped_by_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM raise `Stopped` inside, the first of them; what is half done is then removed undisturbed.
+
+    Where a library takes that for its own end (an exception inside a clean-up is lost, and Lightning, which keeps count
+    of signals, then exits as if all were well), its exit is `Stopped`, too.
+    """
+    stopped: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        if not stopped:
+            stopped.append(number)
+            raise Stopped(number)
+
+    try:
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread, which alone is told of signals
         yield
         return
-    from pipelines import sweeps
-
-    if verb == "simulate":
-        collect = sweeps.compare_designs
-    else:
-        from pipelines.engines import collect
-    with sweeps.collecting(collect):
+    try:
         yield
+    except SystemExit:
+        if stopped:
+            raise Stopped(stopped[0]) from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def explain(error: Exception, verb: str, overrides: list[str]) -> str:
-    """Hydra's and OmegaConf's errors in one line that names the key and the fix."""
-    text = str(error)
-    cause: BaseException | None = error
-    while cause is not None:  # the innermost message says what is wrong, the outer ones where
-        text += f"\n{cause}"
-        cause = cause.__cause__
-    key = next((m[1] for m in re.finditer(r"full_key: ([\w.]+)", text)), "")
-    if match := re.search(r"Key '([\w]+)' (?:not in|is not in struct)|Could not override '([^']+)'", text):
-        full = match[2] or key or match[1]
-        meant = _suggest(full, known_keys(verb, overrides))
-        return f"unknown key {full}{meant}; `spikeloom {verb} --help` lists the keys"
-    if match := re.search(r"Value '(.*?)' of type '(\w+)' could not be converted to (\w+)", text):
-        given = next((o for o in overrides if o.lstrip("+~").startswith(f"{key}=")), f"{key}={match[1]}")
-        kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(match[3], match[3])
-        return f"{given}: {key} must be {kind}, got {match[1]!r}"
-    if match := re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", text):
-        return (
-            f"hydra/{match[1]}={match[2]} is not installed; pip install hydra-{match[2]}-{match[1]} "
-            "('spikeloom[sweep]' has the launcher joblib and the sweeper optuna)"
-        )
-    if match := re.search(r"Could not find '([\w-]+)/([\w.-]+)'", text) or re.search(
-        r"Could not (?:load|find) '([\w]+)/([\w.-]+)'", text
-    ):
-        choices = groups().get(match[1], [])
-        return f"no {match[1]} called {match[2]!r}{_suggest(match[2], choices)}; choose from {', '.join(choices)}"
-    if match := re.search(r"[Mm]issing mandatory value: ([\w.]+)", text):
-        return f"{match[1]} is needed; add {match[1]}=VALUE (`spikeloom {verb} --help`)"
-    if match := re.search(r"LexerNoViableAltException: (.*)|mismatched input (.*)|no viable alternative (.*)", text):
-        return (
-            f"cannot read an override near {next(g for g in match.groups() if g)}; quote values with special characters"
-        )
-    return " ".join(str(error).split())
+def collector(verb: str) -> Callable[[Sequence[Path]], None] | None:
+    """What makes the table of a sweep of `simulate` or `engines`; None: the table of any sweep."""
 
+    def collect(folders: Sequence[Path]) -> None:
+        module, name = COLLECTORS[verb]
+        getattr(import_module(f"spikeloom.pipelines.{module}"), name)(folders)
 
-def known_keys(verb: str, overrides: Sequence[str] = ()) -> list[str]:
-    """Every key of a verb's configuration, dotted, with the choices of groups that `overrides` make."""
-    from hydra import compose, initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import DictConfig, OmegaConf
-
-    def walk(node: Any, prefix: str) -> list[str]:
-        keys: list[str] = []
-        for name in node:
-            keys.append(f"{prefix}{name}")
-            if not OmegaConf.is_missing(node, name) and isinstance(child := node._get_node(name), DictConfig):
-                keys += walk(child, f"{prefix}{name}.")
-        return keys
-
-    GlobalHydra.instance().clear()
-    with initialize_config_module("conf", version_base="1.3"):
-        choices = [o for o in overrides if o.partition("=")[0] in groups() and "," not in o]
-        return walk(compose(config_name=verb, overrides=choices), "")
-
-
-def groups() -> dict[str, list[str]]:
-    """Configuration groups and their choices, read from the package."""
-    found = {}
-    for folder in sorted(resources.files("conf").iterdir(), key=lambda f: f.name):
-        if folder.is_dir() and folder.name not in ("__pycache__", "hydra"):
-            found[folder.name] = sorted(
-                f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
-            )
-    return found
+    return collect if verb in COLLECTORS else None
 
 
 def manual() -> str:
@@ -222,46 +262,7 @@ Data lie under $SPIKELOOM_DATA, or ./data when it is not set; without data every
 """
 
 
-def verb_manual(verb: str) -> str:
-    """The keys of a verb with their default values, as YAML."""
-    from hydra import compose, initialize_config_module
-    from omegaconf import OmegaConf
-
-    from pipelines.schema import register
-
-    register()
-    with initialize_config_module("conf", version_base="1.3"):
-        config = compose(config_name=verb, return_hydra_config=True)
-    config.hydra.runtime.choices = config.hydra.runtime.choices or {}
-    from hydra.core.hydra_config import HydraConfig
-
-    HydraConfig.instance().set_config(config)
-    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    yaml = OmegaConf.to_yaml(plain).replace("???", "(needed)")
-    lines = "\n".join(f"  {line}" for line in yaml.rstrip().splitlines())
-    how = "keys and defaults; change one with key=value, nested ones with a.b=value"
-    return f"spikeloom {verb}: {VERBS[verb]}\n\n{how}\n{lines}\n{_chips() if verb == 'simulate' else ''}"
-
-
-def _chips() -> str:
-    """The preset chips with one line each."""
-    from pipelines.chips import presets
-
-    listed = "\n".join(f"  {name:10s} {summary}" for name, summary in presets().items())
-    return f"""
-chips (chip=NAME, or chip=FILE.yaml; chip.KEY=value changes a number, and -m sweeps over several)
-{listed}
-
-`spikeloom simulate conformance` compares the model with published figures.
-"""
-
-
-def _suggest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def fail(message: str) -> None:
-    """One line on stderr, exit status 2."""
+def fail(message: str, status: int = 2) -> None:
+    """One line on stderr, and the end."""
     print(f"spikeloom: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)

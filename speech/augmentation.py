@@ -21,11 +21,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from speech.features import LogMelConfig, hz_to_mel, mel_to_hz
+from spikeloom.speech.features.log_mel import LogMelConfig, hz_to_mel, mel_to_hz
+from spikeloom.speech.features.mfcc import MFCCConfig
 
 _N_WAVES = 4  # of the equaliser
 _COLOUR = slice(10, 11 + 2 * _N_WAVES)  # draws of the tilt and the waves
-_N_DRAWS = _COLOUR.stop + 2
+_SHIFT = _COLOUR.stop + 2  # draw of the shift
+N_DRAWS = _SHIFT + 1  # of one sample
+# What is defined on mel bands and their level alone; masks and stretches of time are for coefficients, too.
+NEEDS_BANDS = (
+    "frequency_mask_bands", "vocal_tract", "mel_stretch", "mel_shift_bands", "level", "noise_floor", "tilt",
+    "equaliser", "silence_ms", "shift_ms",
+)  # fmt: skip
 
 
 @dataclass
@@ -38,7 +45,8 @@ class AugmentationConfig:
     U(1 - r, 1 + r), which changes the lengths. level: U(-g, g) is added, in units of the features. noise_floor: cells
     are raised to at least the floor of silence + U(0, h), in units of the features. tilt: gain at the edges of the
     bands, equaliser: strength e of the waves, in units of the features; both need level scaling. silence_ms: 0 to
-    this much silence before the clip, and as much again behind it, in whole steps; the lengths grow.
+    this much silence before the clip, and as much again behind it, in whole steps; the lengths grow. shift_ms: the clip
+    moves by up to this much, earlier or later, in whole steps; what leaves it is lost, what is freed is silence.
     """
 
     kind: str = "spectrogram"
@@ -53,21 +61,42 @@ class AugmentationConfig:
     tilt: float = 0.0
     equaliser: float = 0.0
     silence_ms: float = 0.0
+    shift_ms: float = 0.0  # largest move of a clip in time, in either direction; its length stays
 
     def build(self, features: Any, seed: int) -> "Augmentation":
-        """Raises ValueError for features that are not log-mel, and for strengths that make no sense."""
-        if not isinstance(features, LogMelConfig):
+        """Raises ValueError for features that are not of audio, and for strengths that make no sense with them."""
+        self.check_features(features)
+        return Augmentation(self, features, seed=seed)
+
+    def check_features(self, features: Any) -> None:
+        """Raise ValueError, with the remedy, for features that these changes are not defined for."""
+        if isinstance(features, MFCCConfig):
+            self.check_cepstral(features)
+        elif not isinstance(features, LogMelConfig):
             raise ValueError(
-                f"a spectrogram augmentation got features of the kind {features.kind}; "
+                f"a {self.kind} augmentation got features of the kind {features.kind}; "
                 "use augmentation=shd or ssc (augmentation.probability=0 for none)"
             )
-        return Augmentation(self, features, seed=seed)
+
+    def check_cepstral(self, features: MFCCConfig) -> None:
+        """Coefficients are no bands, have no level of silence, and only normalised ones have 0 as their mean."""
+        for name in NEEDS_BANDS:
+            if value := getattr(self, name):
+                raise ValueError(
+                    f"augmentation.{name}={value} changes mel bands or levels, and features={features.kind} are "
+                    f"coefficients; use augmentation.{name}=0, or augmentation=none or waveform"
+                )
+        if self.time_mask_fraction and not features.normalise:
+            raise ValueError(
+                f"augmentation.time_mask_fraction={self.time_mask_fraction:g} needs coefficients of mean 0 "
+                "(got features.normalise=false); use features.normalise=true or augmentation.time_mask_fraction=0"
+            )
 
 
 class Augmentation:
-    """Augments batches of the features that `LogMel` with `features` makes; stateless, so calls come in any order."""
+    """Augments batches of the features that `features` makes; stateless, so calls come in any order."""
 
-    def __init__(self, config: AugmentationConfig, features: LogMelConfig, *, seed: int) -> None:
+    def __init__(self, config: AugmentationConfig, features: LogMelConfig | MFCCConfig, *, seed: int) -> None:
         for name in ("vocal_tract", "mel_stretch", "time_stretch", "time_mask_fraction"):
             value = getattr(config, name)
             if not 0 <= value < 1:
@@ -80,6 +109,7 @@ class Augmentation:
             "tilt",
             "equaliser",
             "silence_ms",
+            "shift_ms",
         ):
             if getattr(config, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(config, name)}; use 0 for off")
@@ -87,7 +117,7 @@ class Augmentation:
             raise ValueError(
                 f"frequency_mask_bands {config.frequency_mask_bands} exceeds {features.n_mels} bands; use less"
             )
-        if (config.tilt or config.equaliser) and not features.level_scaling:
+        if (config.tilt or config.equaliser) and not (isinstance(features, LogMelConfig) and features.level_scaling):
             raise ValueError(
                 f"tilt {config.tilt} and equaliser {config.equaliser} move the peak that level scaling puts at 1; "
                 "use features.level_scaling=true, or 0 for both"
@@ -96,6 +126,7 @@ class Augmentation:
         self.seed = seed
         self.fill = features.floor
         self.silence_steps = int(config.silence_ms / features.hop_ms)
+        self.shift_steps = int(config.shift_ms / features.hop_ms)
         self.low_mel = float(hz_to_mel(features.f_min_hz))
         # Triangles stand at equal distances; n_mels of them have their first and last foot at f_min and f_max.
         self.mel_per_band = (float(hz_to_mel(features.f_max_hz)) - self.low_mel) / (features.n_mels + 1)
@@ -108,14 +139,17 @@ class Augmentation:
         T' is T, or the longest stretched length. Steps past a length are 0.
         """
         config = self.config
-        draw = torch.from_numpy(keyed_uniform(self.seed, epoch, sample_ids.numpy(), _N_DRAWS)).to(torch.float32)
+        draw = torch.from_numpy(keyed_uniform(self.seed, epoch, sample_ids.numpy(), N_DRAWS)).to(torch.float32)
         if config.vocal_tract or config.mel_stretch or config.mel_shift_bands:
             features = lerp_gather(features, self._bands(draw[:, 0:3], features.shape[2]), dim=2)
         if config.time_stretch:
             features, lengths = stretch_time(features, lengths, 1 + config.time_stretch * (2 * draw[:, 3] - 1))
         if config.silence_ms:
-            silence = torch.floor(draw[:, _COLOUR.stop :] * (self.silence_steps + 1)).long()
+            silence = torch.floor(draw[:, _COLOUR.stop : _SHIFT] * (self.silence_steps + 1)).long()
             features, lengths = surround(features, lengths, silence, self.fill)
+        if self.shift_steps:
+            move = torch.floor(draw[:, _SHIFT] * (2 * self.shift_steps + 1)).long() - self.shift_steps
+            features = shift(features, lengths, move, self.fill)
         if config.tilt or config.equaliser:
             curve = self._colour(2 * draw[:, _COLOUR] - 1, features.shape[2])
             features = add_curve(features, lengths, curve)
@@ -207,6 +241,15 @@ def surround(
     inside = (source >= 0) & (source < lengths[:, None])
     moved = features[torch.arange(len(features))[:, None], source.clamp(0, features.shape[1] - 1)]
     return torch.where(inside[:, :, None], moved, fill), longer
+
+
+def shift(features: torch.Tensor, lengths: torch.Tensor, move: torch.Tensor, fill: float) -> torch.Tensor:
+    """Move each clip later by `move [B]` steps (earlier where negative) within its length, `fill` where it was:
+    `[B, T, N]` -> `[B, T, N]`."""
+    source = torch.arange(features.shape[1]) - move[:, None]
+    inside = (source >= 0) & (source < lengths[:, None])
+    moved = features[torch.arange(len(features))[:, None], source.clamp(0, features.shape[1] - 1)]
+    return torch.where(inside[:, :, None], moved, fill)
 
 
 def lerp_gather(values: torch.Tensor, positions: torch.Tensor, dim: int) -> torch.Tensor:

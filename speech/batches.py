@@ -1,20 +1,17 @@
-"""Batches of frames: made clip by clip when first asked for, fetched by one indexing operation.
+"""Batches of frames: made clip by clip when first asked for, fetched by one indexing operation."""
 
-The order of a training epoch and its augmentation depend on (seed, epoch) alone, so a run resumed at epoch k sees
-exactly the batches of a run that was never interrupted, with any number of loader workers.
-"""
-
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import Dataset
 
-from speech.augmentation import keyed_uniform
-from speech.clips import Clips
-from speech.frames import CACHE_MB, Augment, CacheBudget, CachedFrames, FrontEnd
+from spikeloom.accel.common.batches import CACHE_MB, BatchIndex, CacheBudget
+from spikeloom.speech.augmentation import keyed_uniform
+from spikeloom.speech.datasets.clips import Clips
+from spikeloom.speech.features.frames import Augment, CachedFrames, Change, FrontEnd, RecordingAugment
 
 
 class SpeechBatch(NamedTuple):
@@ -26,13 +23,6 @@ class SpeechBatch(NamedTuple):
     features: torch.Tensor
     lengths: torch.Tensor
     labels: torch.Tensor
-    sample_ids: torch.Tensor
-
-
-class Draw(NamedTuple):
-    """What a sampler hands to the features: which samples, in which epoch."""
-
-    epoch: int
     sample_ids: torch.Tensor
 
 
@@ -51,12 +41,16 @@ class FeatureSet(Dataset[SpeechBatch]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, draw: Draw) -> SpeechBatch:
-        """The samples of `draw`, augmented if this set has an augmentation, as long as the longest of them."""
-        sample_ids = draw.sample_ids
-        features, lengths = self.frames.batch(sample_ids.tolist())
-        if self.augmentation is not None:
-            features, lengths = self.augmentation(features, lengths, sample_ids, draw.epoch)
+    def __getitem__(self, index: BatchIndex) -> SpeechBatch:
+        """The samples of `index`, augmented if this set has an augmentation, as long as the longest of them."""
+        sample_ids = index.sample_ids
+        augmentation, epoch = self.augmentation, index.epoch
+        change: Change | None = None
+        if isinstance(augmentation, RecordingAugment):
+            change = partial(_changed, augmentation, epoch)
+        features, lengths = self.frames.batch(sample_ids.tolist(), change)
+        if augmentation is not None:
+            features, lengths = augmentation(features, lengths, sample_ids, epoch)
         return SpeechBatch(features, lengths, self.labels[sample_ids], sample_ids)
 
     def with_augmentation(self, augmentation: Augment | None) -> "FeatureSet":
@@ -69,6 +63,10 @@ class FeatureSet(Dataset[SpeechBatch]):
         Raises `ValueError` when the front end is for clips of another kind or rate.
         """
         return replace(self, frames=self.frames.through(front_end), augmentation=augmentation)
+
+
+def _changed(augmentation: RecordingAugment, epoch: int, recording: Any, sample_id: int) -> Any:
+    return augmentation.recording(recording, sample_id, epoch)
 
 
 def featurise(
@@ -85,61 +83,7 @@ def featurise(
     )
 
 
-class EpochBatches(Sampler[Draw]):
-    """Batches of sample ids, shuffled by (seed, epoch) or in order; Lightning calls `set_epoch` before each epoch."""
-
-    def __init__(self, n_samples: int, batch_size: int, *, seed: int, shuffle: bool) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}; use for example 32")
-        self.n_samples = n_samples
-        self.batch_size = batch_size
-        self.seed = seed
-        self.shuffle = shuffle
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self.n_samples // self.batch_size)
-
-    def __iter__(self) -> Iterator[Draw]:
-        order = torch.arange(self.n_samples)
-        if self.shuffle:
-            keys = keyed_uniform(self.seed, self.epoch, np.arange(self.n_samples), 1)[:, 0]
-            order = torch.from_numpy(np.argsort(keys, kind="stable"))
-        for sample_ids in order.split(self.batch_size):
-            yield Draw(self.epoch, sample_ids)
-
-
-class DrawnSet(Protocol):
-    """A set that is indexed by a whole batch."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, draw: Draw) -> Any: ...
-
-
-def batch_loader(
-    features: DrawnSet, *, batch_size: int, seed: int, shuffle: bool, num_workers: int = 0
-) -> DataLoader[Any]:
-    """Loader of such a set. Workers live through all epochs, and so keep the frames they made."""
-    return DataLoader(
-        features,  # type: ignore[arg-type]
-        sampler=EpochBatches(len(features), batch_size, seed=seed, shuffle=shuffle),
-        batch_size=None,  # the sampler already hands out whole batches, nothing is left to collate
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        worker_init_fn=_share_budget,
-    )
-
-
-def _share_budget(worker_id: int) -> None:
-    """In a worker: its part of the cache; half of the whole is for the other loader, of training or validation."""
-    worker = get_worker_info()
-    assert worker is not None
-    budget = getattr(worker.dataset, "budget", None)  # of a `FeatureSet`, or of a set made of them
-    if budget is not None:
-        budget.free_bytes //= 2 * worker.num_workers
-
-
+def speech_order(seed: int, epoch: int, n: int) -> torch.Tensor:
+    """The order of a training epoch: clips sorted by a number drawn for each from (seed, epoch, clip)."""
+    keys = keyed_uniform(seed, epoch, np.arange(n), 1)[:, 0]
+    return torch.from_numpy(np.argsort(keys, kind="stable"))

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from speech.augmentation import Span, keyed_uniform, mask
-from speech.event_bins import EventBinsConfig
+from spikeloom.speech.augmentation import Span, keyed_uniform, mask
+from spikeloom.speech.features.event_bins import EventBinsConfig
 
 
 @dataclass

@@ -24,9 +24,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from speech.causal_mel import follow_peak, history
-from speech.features import FLOOR_DB, LogMel, LogMelConfig
-from speech.spikescr import SpikeSCR, SpikeSCRState
+from spikeloom.speech.features.causal_mel import follow_peak, history
+from spikeloom.speech.features.log_mel import FLOOR_DB, LogMel, LogMelConfig
+from spikeloom.speech.models.spikescr import SpikeSCR, SpikeSCRState
 
 LOUD_FRAMES_MS = 30.0  # a click is shorter, a word longer
 
@@ -82,11 +82,11 @@ class SpotterConfig:
     """When a `KeywordSpotter` listens and when it speaks; equations at the top of this module."""
 
     threshold: float = 0.4  # a causal posterior starts at chance: its mean over a word stays well below 1
-    smoothing_ms: float = 400.0
-    settle_ms: float = 100.0
-    refractory_ms: float = 300.0
-    onset_db: float = 12.0
-    background_s: float = 1.5
+    smoothing_ms: float = 400.0  # mean over the last posteriors
+    settle_ms: float = 100.0  # for which the best score must stay unbeaten before it is reported
+    refractory_ms: float = 300.0  # between two reports
+    onset_db: float = 12.0  # frame power above the background at which a word starts
+    background_s: float = 1.5  # over which the background level is estimated
     preroll_ms: float = 50.0  # what the model hears from before the loud frames of an onset
     hangover_ms: float = 250.0  # quiet that ends a word: longer than the closure of a stop
 
@@ -127,6 +127,67 @@ class Peak(NamedTuple):
     age: int
 
 
+class DecisionState(NamedTuple):
+    """What a decision remembers of the posteriors so far."""
+
+    posteriors: Tensor  # of the last frames [<= smoothing, classes]
+    peak: Peak
+    deaf: int  # frames until the next detection is allowed
+    quiet: int  # frames in a row without a posterior, up to the smoothing
+
+
+class Decision:
+    """Posteriors of one frame after another -> detections (score and detection of the equations above)."""
+
+    def __init__(self, class_names: tuple[str, ...], config: SpotterConfig, hop_s: float) -> None:
+        frames = lambda ms: round(ms / 1000 / hop_s)  # noqa: E731
+        self.class_names, self.threshold, self.hop_s = class_names, config.threshold, hop_s
+        self.smoothing, self.settle = max(1, frames(config.smoothing_ms)), frames(config.settle_ms)
+        self.refractory = frames(config.refractory_ms)
+
+    def init_state(self) -> DecisionState:
+        return DecisionState(torch.empty(0, len(self.class_names)), Peak(0.0, 0, 0), 0, self.smoothing)
+
+    def step(
+        self, posterior: Tensor | None, state: DecisionState, frame: int
+    ) -> tuple[Detection | None, DecisionState]:
+        """Is there a keyword now? `posterior` [>= 1, classes] of new frames, the last of them number `frame`; None: the
+        gate is shut."""
+        if state.deaf:
+            return None, state._replace(deaf=state.deaf - 1)
+        if posterior is None:
+            if state.quiet >= self.smoothing and state.peak.score < self.threshold:
+                return None, state  # nothing is left that could become a detection
+            posterior, quiet = torch.zeros(1, len(self.class_names)), state.quiet + 1
+        else:
+            quiet = 0
+        posteriors = torch.cat((state.posteriors, posterior))[-self.smoothing :]
+        # Divided by the whole window even while it fills: what was not heard yet speaks for no keyword.
+        score, label = (posteriors.sum(0) / self.smoothing).max(0)
+        peak = state.peak._replace(age=state.peak.age + 1)
+        if float(score) > peak.score:
+            peak = Peak(float(score), int(label), 0)
+        state = DecisionState(posteriors, peak, 0, quiet)
+        if peak.score < self.threshold or peak.age < self.settle:
+            return None, state
+        detection, state = self.standing(state, frame), state._replace(peak=Peak(0.0, 0, 0))
+        if detection is None:
+            return None, state
+        return detection, state._replace(posteriors=posteriors[:0], deaf=self.refractory)
+
+    def standing(self, state: DecisionState, frame: int) -> Detection | None:
+        """What the highest score so far stands for, settled or not."""
+        keyword = self.class_names[state.peak.label]
+        if state.peak.score < self.threshold or not is_keyword(keyword):
+            return None
+        return Detection(keyword=keyword, time_s=frame * self.hop_s, confidence=state.peak.score)
+
+
+def is_keyword(name: str) -> bool:
+    """Whether a class is reported; those named `_so_` (`_silence_`, `_unknown_`) are not."""
+    return not (name.startswith("_") and name.endswith("_"))
+
+
 class SpotterState(NamedTuple):
     """Everything a spotter remembers; bounded in size."""
 
@@ -136,9 +197,7 @@ class SpotterState(NamedTuple):
     recent: Tensor  # the frames in dB that an onset reaches back to [<= preroll, n_mels]
     loud: int  # frames in a row that stood out
     word: Word | None
-    posteriors: Tensor  # of the last frames [<= smoothing, classes]
-    peak: Peak
-    deaf: int  # frames until the next detection is allowed
+    decision: DecisionState
 
 
 class KeywordSpotter:
@@ -151,6 +210,9 @@ class KeywordSpotter:
     def __init__(
         self, model: SpikeSCR, features: LogMelConfig, class_names: tuple[str, ...], config: SpotterConfig | None = None
     ) -> None:
+        if not hasattr(model, "stream"):
+            kind = getattr(model, "title", type(model).__name__)
+            raise ValueError(f"a {kind} cannot stream; listen with a run of a SpikeSCR with model.causal=true")
         if not (model.config.causal and getattr(features, "causal", False)):
             raise ValueError(
                 f"listening needs a model and features that do not look ahead; got model.causal={model.config.causal} "
@@ -161,9 +223,8 @@ class KeywordSpotter:
         self.model, self.config, self.class_names = model.eval(), config, class_names
         self.front_end = CausalLogMel(features)
         self.hop_s = features.hop / features.sample_rate_hz
+        self.decision = Decision(class_names, config, self.hop_s)
         frames = lambda ms: round(ms / 1000 / self.hop_s)  # noqa: E731
-        self.smoothing, self.settle = max(1, frames(config.smoothing_ms)), frames(config.settle_ms)
-        self.refractory = frames(config.refractory_ms)
         self.hangover, self.loud_frames = max(1, frames(config.hangover_ms)), max(1, frames(LOUD_FRAMES_MS))
         self.preroll = frames(config.preroll_ms) + self.loud_frames
         self.background, self.longest = max(1, frames(1000 * config.background_s)), frames(1000 * features.clip_s)
@@ -174,27 +235,33 @@ class KeywordSpotter:
         silence = float(power_db(torch.full((n_mels,), FLOOR_DB)))
         return SpotterState(
             self.front_end.init_state(), 0, (silence,) * self.background, torch.empty(0, n_mels), 0, None,
-            torch.empty(0, len(self.class_names)), Peak(0.0, 0, 0), 0,
+            self.decision.init_state(),
         )  # fmt: skip
 
-    @torch.inference_mode()
     def step(self, samples: Tensor, state: SpotterState) -> tuple[list[Detection], SpotterState]:
         """The next samples [n], any number of them -> what was recognised in them. Chunks do not change the outcome."""
+        found: list[Detection] = []
+        decision, before = state.decision, state.frames
+        posteriors, state = self.posteriors(samples, state)
+        for i, posterior in enumerate(posteriors, 1):
+            detection, decision = self.decision.step(posterior, decision, before + i)
+            found += [detection] if detection else []
+        return found, state._replace(decision=decision)
+
+    @torch.inference_mode()
+    def posteriors(self, samples: Tensor, state: SpotterState) -> tuple[list[Tensor | None], SpotterState]:
+        """What the model says of the next samples [n], before any decision: for each new frame posteriors
+        [>= 1, classes], or None while the gate is shut; and the state after them."""
         level_db, front_end = self.front_end.level(samples, state.front_end)
         state = state._replace(front_end=front_end)
-        found: list[Detection] = []
+        said: list[Tensor | None] = []
         for frame in level_db:
-            detection, state = self._hear(frame, state)
-            found += [detection] if detection else []
-        return found, state
+            posterior, state = self._hear(frame, state)
+            said.append(posterior)
+        return said, state
 
-    def finish(self, state: SpotterState) -> list[Detection]:
-        """The sound is over: a score that was still settling has settled."""
-        detection = self._standing(state)
-        return [detection] if detection else []
-
-    def _hear(self, frame: Tensor, state: SpotterState) -> tuple[Detection | None, SpotterState]:
-        """One frame in dB [n_mels]: gate, model, decision."""
+    def _hear(self, frame: Tensor, state: SpotterState) -> tuple[Tensor | None, SpotterState]:
+        """One frame in dB [n_mels]: gate and model."""
         now = float(power_db(frame))
         loud = now >= min(state.power_db) + self.config.onset_db
         recent = torch.cat((state.recent, frame[None]))[-self.preroll :]
@@ -208,39 +275,17 @@ class KeywordSpotter:
         elif word is not None and word.steps >= self.longest:
             word = Word(None, None, 0, word.quiet)
         if word is None:
-            posterior = torch.zeros(1, len(self.class_names))
-        else:
-            features, peak_db = self.front_end.log_mel.scale_so_far(heard, word.peak_db)
-            logits, model = self.model.stream(features[:, None], word.model)
-            posterior = logits[:, 0].softmax(1)
-            quiet = 0 if loud else word.quiet + 1
-            word = Word(model, peak_db, word.steps + len(heard), quiet) if quiet < self.hangover else None
-        return self._decide(posterior, state._replace(word=word))
-
-    def _decide(self, posterior: Tensor, state: SpotterState) -> tuple[Detection | None, SpotterState]:
-        """The posteriors of new frames [>= 1, classes]: is there a keyword now?"""
-        if state.deaf:
-            return None, state._replace(deaf=state.deaf - 1)
-        posteriors = torch.cat((state.posteriors, posterior))[-self.smoothing :]
-        # Divided by the whole window even while it fills: what was not heard yet speaks for no keyword.
-        score, label = (posteriors.sum(0) / self.smoothing).max(0)
-        peak = state.peak._replace(age=state.peak.age + 1)
-        if float(score) > peak.score:
-            peak = Peak(float(score), int(label), 0)
-        state = state._replace(posteriors=posteriors, peak=peak)
-        if peak.score < self.config.threshold or peak.age < self.settle:
             return None, state
-        detection, state = self._standing(state), state._replace(peak=Peak(0.0, 0, 0))
-        if detection is None:
-            return None, state
-        return detection, state._replace(posteriors=posteriors[:0], deaf=self.refractory)
+        features, peak_db = self.front_end.log_mel.scale_so_far(heard, word.peak_db)
+        logits, model = self.model.stream(features[:, None], word.model)
+        quiet = 0 if loud else word.quiet + 1
+        word = Word(model, peak_db, word.steps + len(heard), quiet) if quiet < self.hangover else None
+        return logits[:, 0].softmax(1), state._replace(word=word)
 
-    def _standing(self, state: SpotterState) -> Detection | None:
-        """What the highest score so far stands for, settled or not."""
-        keyword = self.class_names[state.peak.label]
-        if state.peak.score < self.config.threshold or (keyword.startswith("_") and keyword.endswith("_")):
-            return None
-        return Detection(keyword=keyword, time_s=state.frames * self.hop_s, confidence=state.peak.score)
+    def finish(self, state: SpotterState) -> list[Detection]:
+        """The sound is over: a score that was still settling has settled."""
+        detection = self.decision.standing(state.decision, state.frames)
+        return [detection] if detection else []
 
 
 def power_db(frame: Tensor) -> Tensor:

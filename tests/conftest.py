@@ -35,7 +35,13 @@ def data_folder(name: str) -> Path:
 
 @pytest.fixture(autouse=True)
 def loggers_speak() -> None:
-    """Hydra disables every logger there is before the second job of a sweep, for the rest of the process."""
+    """Hydra disables every logger there is before the second job of a sweep, for the rest of the process; other
+    libraries raise levels, or switch messages off below one."""
+    logging.disable(logging.NOTSET)
+    logging.root.setLevel(logging.WARNING)
+    ours = logging.getLogger("spikeloom")
+    ours.setLevel(logging.NOTSET)
+    ours.propagate = True
     for logger in logging.root.manager.loggerDict.values():
         if isinstance(logger, logging.Logger):
             logger.disabled = False

@@ -1,11 +1,12 @@
-"""The wheel is complete and runs without the checkout; help is instant; a mistake costs one line and status 2."""
+"""The archives are complete and run without the checkout; help is instant; a mistake costs one line and status 2."""
 
 import json
-import os
+import re
 import statistics
 import subprocess
 import sys
-import sysconfig
+import tarfile
+import tomllib
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,16 +14,24 @@ from resource import RUSAGE_CHILDREN, getrusage
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+import spikeloom
+from tests.environments import ENVIRONMENT, ROOT, built, copy_of_checkout, site_folders, wheel_of
+
 SCRIPT = Path(sys.executable).parent / "spikeloom"
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("SPIKELOOM", "PYTHON"))}
-OFFLINE = ("No matching distribution found", "Could not find a version", "Failed to establish a new connection")
+SHIPPED = ("accel", "bci", "conf", "pipelines", "speech", "vision")
+# name on the package index -> on conda-forge, where it is another
+CONDA = {
+    "torch": "pytorch", "soundfile": "pysoundfile", "matplotlib": "matplotlib-base",
+    "huggingface-hub": "huggingface_hub", "soxr": "soxr-python",
+}  # fmt: skip
+SUFFIXES = (".py", ".yaml", ".cpp", ".h", ".html")
+BESIDE = ("benchmarks", "examples", "tests")  # part of the source archive, not of the wheel
 # argument list -> words of the one line that has to name the fix
 MISTAKES = {
     ("trian",): ("unknown verb 'trian'", "did you mean train?", "--help"),
-    ("train", "--epochs=3"): ("unknown option --epochs=3", "key=value"),
+    ("train", "--epochs=3"): ("unknown option --epochs=3", "--hydra-help"),
     ("train", "epochs"): ("'epochs' is not an override", "key=value"),
-    ("train", "+colour=red"): ("+colour=red", "key=value", "--help"),
+    ("train", "+colour=red"): ("unknown key colour", "--help"),
     ("train", "sede=1"): ("unknown key sede", "did you mean seed?", "--help"),
     ("train", "trainer.epocs=3"): ("unknown key trainer.epocs", "did you mean trainer.epochs?"),
     ("train", "seed=abc"): ("seed=abc", "must be a whole number", "'abc'"),
@@ -30,7 +39,7 @@ MISTAKES = {
 }
 CALL_EACH = """
 import contextlib, io, json, sys
-from pipelines.cli import main
+from spikeloom.pipelines.cli import main
 said = []
 for argv in json.loads(sys.argv[1]):
     out, err, status = io.StringIO(), io.StringIO(), 0
@@ -45,32 +54,111 @@ print(json.dumps(said))
 
 
 def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_of_checkout(tmp_path_factory.mktemp("copy"))
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout. Its build backend comes from the environment, or else from the package index."""
-    folder = tmp_path_factory.mktemp("wheel")
-    isolation = ["--no-build-isolation"] if find_spec("hatchling") else []
-    built = run([sys.executable, "-m", "pip", "wheel", "--no-deps", *isolation, "-w", str(folder), str(ROOT)], folder)
-    if built.returncode and any(reason in built.stdout + built.stderr for reason in OFFLINE):
-        pytest.skip("hatchling is neither installed nor to be had from the package index")
-    assert built.returncode == 0, built.stderr
-    return next(folder.glob("spikeloom-*.whl"))
+    return wheel_of(checkout, tmp_path_factory.mktemp("wheel"))
 
 
-def test_wheel_contains_values_kernel_and_entry_point(wheel: Path) -> None:
+@pytest.fixture(scope="module")
+def sdist(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source archive of this checkout."""
+    pytest.importorskip("build", reason="the package `build` is not installed")
+    isolation = ["--no-isolation"] if find_spec("setuptools") else []
+    return built(tmp_path_factory.mktemp("sdist"), "build", "--sdist", *isolation, "-o", ".", str(checkout))
+
+
+def shipped_files() -> set[str]:
+    """Modules, values, templates, C++ sources and models that are shipped, by the names the wheel should give them."""
+    found = {f"spikeloom/{f.name}" for f in (ROOT / "spikeloom").iterdir() if f.suffix in (".py", ".typed")}
+    for folder in SHIPPED:
+        files = (f for f in (ROOT / folder).rglob("*") if f.suffix in SUFFIXES)
+        found |= {f"spikeloom/{f.relative_to(ROOT).as_posix()}" for f in files}
+    models = (f for f in (ROOT / "pipelines" / "builtin").rglob("*") if f.is_file())
+    found |= {f"spikeloom/{f.relative_to(ROOT).as_posix()}" for f in models}
+    return found
+
+
+def names_in(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        entry_points = archive.read(next(n for n in names if n.endswith("/entry_points.txt"))).decode()
-    values = {f.relative_to(ROOT).as_posix() for f in (ROOT / "conf").rglob("*.yaml")}
-    needed = {"conf/train.yaml", "conf/data/fsdd.yaml", "conf/chips/neuromc.yaml", "accel/spiking/kernels/lif.cpp"}
-    needed |= {"accel/spiking/kernels/clones.h", "accel/spiking/kernels/numbers.h"}
-    assert needed <= names
-    assert values <= names
-    assert "spikeloom = pipelines.cli:main" in entry_points
-    assert not [n for n in names if n.startswith("tests/")]
+        return set(archive.namelist())
+
+
+def test_wheel_contains_every_module_value_and_kernel(wheel: Path) -> None:
+    needed = shipped_files()
+    assert {"spikeloom/py.typed", "spikeloom/conf/data/fsdd.yaml", "spikeloom/accel/spiking/kernels/lif.cpp"} <= needed
+    inside = {name for name in names_in(wheel) if ".dist-info/" not in name}
+    assert (needed - inside, inside - needed) == (set(), set())
+
+
+def test_wheel_of_a_checkout_has_nothing_that_an_earlier_build_left(checkout: Path, tmp_path: Path) -> None:
+    left = checkout / "build" / "lib" / "spikeloom" / "gone.py"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.touch()
+    assert "spikeloom/gone.py" not in names_in(wheel_of(checkout, tmp_path))
+
+
+def test_only_top_level_name_of_the_wheel_is_spikeloom(wheel: Path) -> None:
+    tops = {name.split("/")[0] for name in names_in(wheel)}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"spikeloom"}
+    others = [n for n in names_in(wheel) if n.startswith(("spikeloom/tests", "spikeloom/benchmarks", "spikeloom/ex"))]
+    assert others == []
+
+
+def test_wheel_has_entry_point_licence_and_version(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        texts = {name.split("/", 1)[1]: archive.read(name).decode() for name in archive.namelist() if "info/" in name}
+    assert "spikeloom = spikeloom.pipelines.cli:main" in texts["entry_points.txt"]
+    assert "Apache License" in texts["licenses/LICENSE"]
+    assert "License-Expression: Apache-2.0" in texts["METADATA"]
+    assert f"Version: {spikeloom.__version__}\n" in texts["METADATA"]
+
+
+def test_version_is_the_same_wherever_it_is_written() -> None:
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
+    latest = re.search(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert cited is not None
+    assert latest is not None
+    assert (cited[1], latest[1]) == (spikeloom.__version__,) * 2
+
+
+def test_conda_recipe_has_the_version_and_the_dependencies_of_the_package() -> None:
+    recipe = (ROOT / "packaging/conda/meta.yaml").read_text("utf-8")
+    listed = re.findall(
+        r"^    - (\S+)(?: +([<>=]\S+))?$", recipe.split("  run:\n")[1].split("\ntest:")[0], re.MULTILINE
+    )
+    given = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    wanted = {(CONDA.get(m[1], m[1]), m[2] or "") for m in (re.fullmatch(r"([\w-]+)(.*)", d) for d in given) if m}
+    assert wanted == {(name, bound) for name, bound in listed if name != "python"}
+    assert f'{{% set version = "{spikeloom.__version__}" %}}' in recipe
+
+
+def test_source_archive_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        inside = {name.split("/", 1)[-1] for name in archive.getnames()}
+        archive.extractall(tmp_path, filter="data")
+    tracked = {f.relative_to(ROOT).as_posix() for part in BESIDE for f in (ROOT / part).rglob("*.py")}
+    top = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "SECURITY.md", "Makefile"}
+    assert (tracked | top | {".ci/run", "pyproject.toml", "setup.py"}) - inside == set()
+    source = next(tmp_path.glob("spikeloom-*"))
+    (tmp_path / "again").mkdir()
+    again = wheel_of(source, tmp_path / "again")
+    assert names_in(again) == names_in(wheel)
+
+
+def test_index_accepts_both_archives(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    if find_spec("twine") is None:
+        pytest.skip("twine is not installed")
+    checked = run([sys.executable, "-m", "twine", "check", "--strict", str(sdist), str(wheel)], tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_unpacked_wheel_reads_its_own_values(wheel: Path, tmp_path: Path) -> None:
@@ -78,20 +166,19 @@ def test_unpacked_wheel_reads_its_own_values(wheel: Path, tmp_path: Path) -> Non
     elsewhere.mkdir()
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(unpacked)
-    with (unpacked / "conf/trainer/cpu.yaml").open("a", encoding="utf-8") as values:
+    with (unpacked / "spikeloom/conf/trainer/cpu.yaml").open("a", encoding="utf-8") as values:
         values.write("epochs: 977\n")  # a value that no other copy of the package holds
-    paths = [str(unpacked), *dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))]
     program = f"""
 import sys
-sys.path[:] = {paths[:1]!r} + sys.path + {paths[1:]!r}
-import pipelines.cli
-pipelines.cli.main(["train", "--help"])
-print(pipelines.cli.__file__)
+sys.path[:] = [{str(unpacked)!r}] + sys.path + {site_folders()!r}
+import spikeloom.pipelines.cli
+spikeloom.pipelines.cli.main(["train", "--help"])
+print(spikeloom.pipelines.cli.__file__)
 """
     # -S: the editable install's .pth would put the checkout on the path.
     shown = run([sys.executable, "-I", "-S", "-c", program], elsewhere)
     assert shown.returncode == 0, shown.stderr
-    assert "epochs: 977" in shown.stdout
+    assert "trainer.epochs=977" in shown.stdout
     assert Path(shown.stdout.splitlines()[-1]).is_relative_to(unpacked)
     assert list(elsewhere.iterdir()) == []
 
@@ -135,7 +222,7 @@ def test_a_sweep_trains_and_reports_every_job(tmp_path: Path) -> None:
     """Two seeds in one command: two runs, and both say what they reached."""
     tiny = ["data.n_words=2", "data.n_speakers=3", "data.takes=1", "data.n_test_speakers=1", "data.n_valid_speakers=1"]
     small = ["model.width=16", "model.heads=1", "trainer.epochs=1", "trainer.threads=1", "name=sweep", "seed=0,1"]
-    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "train", "-m", *tiny, *small]
+    command = [sys.executable, "-c", "from spikeloom.pipelines.cli import main; main()", "train", "-m", *tiny, *small]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("test accuracy") == 2

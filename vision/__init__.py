@@ -1,0 +1,1 @@
+"""Pictures and event recordings: data sets, transforms, spiking vision transformers, conversion of released weights."""

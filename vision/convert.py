@@ -1,4 +1,4 @@
-"""Weights of the released Spikingformer and QKFormer under our names, and back.
+"""Weights of the released Spikingformer, QKFormer, MS-QKFormer and Max-Former under our names, and back.
 
 A released checkpoint says which layers there are and how wide: depth, widths, MLP ratio, channels and classes are read
 from its tensors. It does not say heads, tau and T, nor whether the tokenizer is the CML form (the keys are the same):
@@ -7,25 +7,22 @@ a released Spikingformer block carries but never uses are dropped and listed; an
 another shape is an error that names it.
 """
 
-import argparse
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from accel.files import first_few
-from vision.spiking_transformer import SpikingTransformer
-from vision.variants import MODELS, create_model
+from spikeloom.accel.common.files import first_few
+from spikeloom.vision import maxformer_names as maxformer
+from spikeloom.vision.checkpoints import read_checkpoint as read_checkpoint
+from spikeloom.vision.models.spiking_transformer import SpikingTransformer
+from spikeloom.vision.models.variants import MODELS, create_model
 
-Family = Literal["spikingformer", "qkformer"]
+Family = Literal["spikingformer", "qkformer"]  # of the tables below; those of the others are in `maxformer_names`
 UNUSED = re.compile(r"block\.(\d+)\.norm[12]\.(weight|bias)")
-ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save begin, today's and those before version 1.6
 BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -129,8 +126,17 @@ def tensor_names(scheme: Scheme, depths: tuple[int, ...]) -> dict[str, str]:
     return names
 
 
+def names_of(sizes: Sizes) -> dict[str, str]:
+    """Released key -> our key, for every tensor a checkpoint of these sizes has."""
+    if sizes.scheme in maxformer.FIRST:
+        return maxformer.tensor_names(sizes.scheme, sizes.depths)
+    return tensor_names(SCHEMES[sizes.scheme], sizes.depths)
+
+
 def identify(state: Mapping[str, Tensor]) -> Sizes:
     """Which released model a checkpoint is of. Raises ValueError when it is none we have a table for."""
+    if scheme_of_max := maxformer.scheme_of(state):
+        return _identify_max(state, scheme_of_max)
     if "patch_embed.block0_conv.weight" in state:
         name = "spikingformer_cifar"
     elif "patch_embed.proj_conv.weight" in state:
@@ -141,7 +147,8 @@ def identify(state: Mapping[str, Tensor]) -> Sizes:
     else:
         shown = ", ".join(sorted(state)[:3]) or "nothing"
         raise ValueError(
-            f"no table knows these keys ({shown}, …); released Spikingformer and QKFormer checkpoints can be converted"
+            f"no table knows these keys ({shown}, …); released Spikingformer, QKFormer, MS-QKFormer, Max-Former and "
+            "SEW-ResNet checkpoints can be converted"
         )
     scheme = SCHEMES[name]
     widths, depths, ratio = [], [], 4.0
@@ -163,6 +170,27 @@ def identify(state: Mapping[str, Tensor]) -> Sizes:
     )  # fmt: skip
 
 
+def _identify_max(state: Mapping[str, Tensor], scheme: str) -> Sizes:
+    """Sizes of a Max-Former or MS-QKFormer."""
+    widths, depths, ratio = [], [], 4.0
+    for stage in range(1, len(maxformer.KINDS[scheme]) + 1):
+        blocks = {
+            int(m[1]) for key in state if (m := re.fullmatch(rf"stage{stage}\.(\d+)\.mlp\.fc1_conv\.weight", key))
+        }
+        up = _needed(state, f"stage{stage}.0.mlp.fc1_conv.weight")
+        widths.append(up.shape[1])
+        depths.append(max(blocks) + 1)
+        ratio = up.shape[0] / up.shape[1]
+    classes = _needed(state, "head.weight").shape[0]
+    if not classes:
+        raise ValueError("head.weight is of 0 classes; give a checkpoint with its classifier")
+    encoder = _needed(state, maxformer.encoder_key(scheme))
+    return Sizes(
+        scheme=scheme, in_chans=encoder.shape[1], num_classes=classes, widths=tuple(widths), depths=tuple(depths),
+        mlp_ratio=ratio,
+    )  # fmt: skip
+
+
 def _needed(state: Mapping[str, Tensor], key: str) -> Tensor:
     if key not in state:
         raise ValueError(f"the checkpoint lacks {key}; give a complete state_dict")
@@ -174,7 +202,7 @@ def _needed(state: Mapping[str, Tensor], key: str) -> Tensor:
 
 def to_ours(state: Mapping[str, Tensor], model: SpikingTransformer, sizes: Sizes) -> tuple[str, ...]:
     """Load released tensors into `model`; returns the keys that were dropped. Strict, see the module."""
-    names, like = tensor_names(SCHEMES[sizes.scheme], sizes.depths), model.state_dict()
+    names, like = names_of(sizes), model.state_dict()
     dropped = tuple(
         key for key in state
         if sizes.scheme.startswith("spikingformer") and (m := UNUSED.fullmatch(key)) and int(m[1]) < sizes.depths[0]
@@ -199,73 +227,26 @@ def to_ours(state: Mapping[str, Tensor], model: SpikingTransformer, sizes: Sizes
 
 def to_released(model: SpikingTransformer) -> dict[str, Tensor]:
     """The state of `model` under released keys and shapes; without the layer norms that were never used."""
-    family = "qkformer" if model.tokenizer == "speds" else "spikingformer"
-    scheme = SCHEMES[f"{family}_{model.layout}"]
-    depths = tuple(len(stage.blocks) for stage in model.stages)  # type: ignore[arg-type]
+    stages: Any = model.stages
+    depths = tuple(len(stage.blocks) for stage in stages)
+    family = {"speds": "ms_qkformer" if model.residual == "ms" else "qkformer", "max": "maxformer"}.get(
+        model.tokenizer, "spikingformer"
+    )
+    scheme = f"{family}_{model.layout}"
+    if family in ("maxformer", "ms_qkformer"):
+        if scheme not in maxformer.FIRST:
+            raise ValueError(f"{scheme} was not released in a form that runs, so its keys are not known")
+        names = maxformer.tensor_names(scheme, depths)
+    else:
+        names = tensor_names(SCHEMES[scheme], depths)
     state = model.state_dict()
-    names = tensor_names(scheme, depths)
     token = re.compile(r"attn\.(q|k|v|proj)\.conv\.weight")
     return {t: state[o][..., 0] if token.search(o) else state[o] for t, o in names.items()}
 
 
-# --- files ----------------------------------------------------------------------------------------------------------
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(state under released keys, description of the model that a safetensors file carries or {}).
-
-    Unwraps `model`, `state_dict`, `module.` and `state/`. No pickled code is run. Raises ValueError naming the file.
-    """
-    if not path.is_file():
-        raise ValueError(f"checkpoint={path} is not a file; give a .safetensors, .pth or .tar file")
-    with path.open("rb") as file:
-        start = file.read(9)
-    metadata: dict[str, str] = {}
-    try:
-        if path.suffix == ".safetensors" or start[8:] == b"{":  # the length of a header, then the header in JSON
-            with safe_open(path, "pt") as f:
-                keys = list(f.keys())
-                wanted = [k for k in keys if k.startswith("state/")] or keys
-                held: Any = {k.removeprefix("state/"): f.get_tensor(k) for k in wanted}
-                metadata = f.metadata() or {}
-        elif not start.startswith((ZIP, PICKLE)):
-            raise ValueError("no checkpoint of PyTorch")
-        else:
-            with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts store their options
-                held = torch.load(path, weights_only=True, map_location="cpu")
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise ValueError(f"checkpoint={path} cannot be read ({reason}); download it again") from error
-    except Exception as error:  # the unpickler's own class cannot be named without importing pickle
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))  # the rest advises to run whatever code the file holds
-        what = f" ({found[1]})" if found else ""
-        raise ValueError(f"checkpoint={path} holds more than tensors{what}; save its state_dict alone") from error
-    for wrapper in ("model", "state_dict"):
-        if isinstance(held, dict) and isinstance(held.get(wrapper), dict):
-            held = held[wrapper]
-    if not isinstance(held, dict) or not all(isinstance(v, Tensor) for v in held.values()) or not held:
-        raise ValueError(f"checkpoint={path} holds no state_dict; give a file of tensors by name")
-    if broken := [str(k) for k, v in held.items() if not torch.isfinite(v).all()]:
-        raise ValueError(f"checkpoint={path} holds NaN or infinity in {first_few(broken)}; give another checkpoint")
-    return {str(k).removeprefix("module."): v for k, v in held.items()}, _description(path, metadata)
-
-
-def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The model as `config` beside the weights describes it, or {}. Raises ValueError where that is no JSON object."""
-    if "config" not in metadata:
-        return {}
-    try:
-        found = json.loads(metadata["config"])
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError(f"checkpoint={path}: config in its metadata is no JSON object; save the tensors without it")
-    return {**found, "model": metadata.get("model", "")}
-
-
 def published(sizes: Sizes) -> list[str]:
     """Names of the published variants a checkpoint of these sizes could be of."""
-    family, layout = sizes.scheme.split("_")
+    family, layout = sizes.scheme.rsplit("_", 1)
     found = []
     for name in MODELS:
         if not name.startswith(family):
@@ -273,8 +254,8 @@ def published(sizes: Sizes) -> list[str]:
         with torch.device("meta"):
             model = create_model(name, num_classes=sizes.num_classes, in_chans=sizes.in_chans)
         widths = tuple(info["num_chs"] for info in model.feature_info)
-        depths = tuple(len(stage.blocks) for stage in model.stages)  # type: ignore[arg-type]
-        ratio = model.stages[0].blocks[0].mlp.up.conv.out_channels / widths[0]  # type: ignore[union-attr, index]
+        depths = tuple(len(stage.blocks) for stage in model.stages)
+        ratio = model.stages[0].blocks[0].mlp.up.conv.out_channels / widths[0]
         if (model.layout, widths, depths, ratio) == (layout, sizes.widths, sizes.depths, sizes.mlp_ratio):
             found.append(name)
     return found
@@ -291,18 +272,23 @@ def convert(
     sizes. Raises ValueError where that is not unique.
     """
     sizes = identify(state)
-    family, layout = sizes.scheme.split("_")
+    family, layout = sizes.scheme.rsplit("_", 1)
     built: dict[str, Any] = {
         "in_chans": sizes.in_chans, "num_classes": sizes.num_classes, "mlp_ratio": sizes.mlp_ratio,
     }  # fmt: skip
     given = {"heads": heads, "tau": tau, "T": T}
     if name is None and described:
-        if lacking := [key for key in ("num_heads", "tau", "T") if key not in described]:
+        heads_key = "heads" if "heads" in described else "num_heads"
+        if lacking := [key for key in (heads_key, "tau", "T") if key not in described]:
             raise ValueError(
                 f"config in this checkpoint's metadata lacks {', '.join(lacking)}; say what it is with model=NAME, or "
                 f"model={family} heads=N tau=… T=…"
             )
-        built |= {"heads": described["num_heads"], "tau": described["tau"], "T": described["T"]}
+        built |= {
+            "heads": _heads(described[heads_key], len(sizes.widths)),
+            "tau": described["tau"],
+            "T": described["T"],
+        }
         name = "spikingformer_cml" if "cml" in str(described.get("model", "")).lower() else family
     elif name is None:
         candidates = published(sizes)
@@ -311,13 +297,16 @@ def convert(
             raise ValueError(f"this checkpoint {what}; say which with model=NAME, or model={family} heads=N tau=… T=…")
         name = candidates[0]
     built |= {key: value for key, value in given.items() if value is not None}
-    if name in ("spikingformer", "spikingformer_cml", "qkformer"):
+    if name in ("spikingformer", "spikingformer_cml", "qkformer", "ms_qkformer", "maxformer"):
         if "heads" not in built:
             raise ValueError(f"model={name} does not say how many heads the checkpoint was trained with; add heads=N")
         built |= {"layout": layout, "widths": sizes.widths, "depths": sizes.depths}
-        built |= {"residual": "sew", "tokenizer": "speds"} if family == "qkformer" else {"residual": "ms"}
+        built |= {"residual": "sew" if family == "qkformer" else "ms"}
         if family == "qkformer":
-            built["attention"] = (*["qkta"] * (len(sizes.widths) - 1), "ssa")
+            built |= {"tokenizer": "speds", "attention": (*["qkta"] * (len(sizes.widths) - 1), "ssa")}
+        elif family in ("ms_qkformer", "maxformer"):
+            built |= {"tokenizer": "max" if family == "maxformer" else "speds"}
+            built["attention"] = maxformer.KINDS[sizes.scheme]
         else:
             built["tokenizer"] = "cml" if name.endswith("cml") else "spikingformer"
         model = SpikingTransformer(**built)
@@ -327,10 +316,18 @@ def convert(
     return Converted(model=model, sizes=sizes, dropped=to_ours(state, model, sizes))
 
 
+def _heads(given: Any, stages: int) -> Any:
+    """Heads of each stage, where a description gives them by attention (`stage3.0.attn`)."""
+    if not isinstance(given, Mapping):
+        return given
+    found = {key.partition(".")[0]: n for key, n in given.items()}
+    return tuple(found.get(f"stage{stage}", 1) for stage in range(1, stages + 1))
+
+
 def _check_fit(name: str, model: SpikingTransformer, sizes: Sizes, family: str) -> None:
     widths = tuple(info["num_chs"] for info in model.feature_info)
     depths = tuple(len(stage.blocks) for stage in model.stages)  # type: ignore[arg-type]
-    layout = sizes.scheme.split("_")[1]
+    layout = sizes.scheme.rsplit("_", 1)[1]
     if family == "qkformer" and model.residual == "ms":
         raise ValueError(
             f"model={name} has residuals of the form ms, released {sizes.scheme} weights those of sew, and the keys do "

@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import nn
 
-from accel.spiking.operations import CONNECTIONS, OperationCounter
+from spikeloom.accel.analysis.operations import CONNECTIONS, OperationCounter
 
 
 def neurobench_metrics(model: nn.Module, counter: OperationCounter, n_samples: int) -> dict[str, Any]:

@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from accel.export import layer_path
-from accel.export_table import BOOKKEEPING, NEURONS
-from accel.files import whole
-from accel.interop.roundtrip import as_outputs, neuron_parameters
-from accel.spiking.functional import LIFParameters
-from accel.trainer.engines.rules import Convolution
+from spikeloom.accel.common.files import whole
+from spikeloom.accel.export.program import layer_path
+from spikeloom.accel.export.table import BOOKKEEPING, NEURONS
+from spikeloom.accel.interop.roundtrip import as_outputs, neuron_parameters
+from spikeloom.accel.spiking.functional import LIFParameters
+from spikeloom.accel.trainer.engines.rules import Convolution
 
 INSTALL = "pip install 'spikeloom[nir]'"
 LISTED = 6  # faults that an error spells out

@@ -25,11 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from accel.export import layer_path
-from accel.export_table import NEURONS
-from accel.files import whole
-from accel.interop.roundtrip import Run, neuron_parameters, populations
-from accel.spiking.functional import LIFParameters
+from spikeloom.accel.common.files import require_regular, whole
+from spikeloom.accel.export.program import layer_path
+from spikeloom.accel.export.table import NEURONS
+from spikeloom.accel.interop.roundtrip import Run, neuron_parameters, populations
+from spikeloom.accel.spiking.functional import LIFParameters
 
 DOMAIN, OPSET = "spikeloom", 18
 LARGEST_BYTES = 2**31 - 1  # of one protobuf message
@@ -82,6 +82,7 @@ class OnnxRunner:
 
     def __init__(self, path: Path) -> None:
         onnx, _, onnxruntime = libraries()
+        require_regular(path, "write it again with write_onnx")
         try:
             model = onnx.load(str(path))
             calls = [n for n in model.graph.node if n.domain == DOMAIN]

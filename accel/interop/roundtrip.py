@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from accel.export import layer_path
-from accel.export_table import NEURONS
-from accel.spiking.functional import LIFParameters, charge, reset
-from accel.spiking.surrogate import from_code
+from spikeloom.accel.export.program import layer_path
+from spikeloom.accel.export.table import NEURONS
+from spikeloom.accel.spiking.functional import LIFParameters, charge, reset
+from spikeloom.accel.spiking.surrogate import from_code
 
 OUTPUTS_EQUAL = 1e-5  # of the largest output, or of 1
 ROUNDING = 1e-5  # of the largest current, or of 1

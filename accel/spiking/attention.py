@@ -37,7 +37,7 @@ def spiking_attention(q_TBHD: Tensor, k_SBHD: Tensor, v_SBHD: Tensor) -> Tensor:
 
 
 class CausalAttentionState(NamedTuple):
-    """What causal attention remembers. Unlimited: the sum of k v^T. Windowed: the last W-1 steps of k and v."""
+    """State of causal attention. Unlimited: the sum of k v^T. Windowed: the last W-1 steps of k and v."""
 
     kv_BHDD: Tensor
     k_SBHD: Tensor

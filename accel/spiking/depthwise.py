@@ -1,4 +1,4 @@
-"""Convolution over time of each channel by itself, laid out as a spiking network's [T, B, C] lies in memory."""
+"""Convolution over time of each channel by itself, in the memory layout [T, B, C] of a spiking network."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class DepthwiseConv1d(nn.Conv1d):
     """`nn.Conv1d` of each channel by itself, [B, C, T]; in training on the CPU the sums of a picture of T x B pixels.
 
-    That is how [T, B, C] lies in memory: channels last, each sum over a vector of channels, nothing copied.
+    That is the memory layout of [T, B, C]: channels last, each sum over a vector of channels, without a copy.
     """
 
     def forward(self, x_BCT: Tensor) -> Tensor:

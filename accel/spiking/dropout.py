@@ -1,11 +1,13 @@
-"""Dropout that draws its numbers twice instead of keeping a mask.
+"""Dropout that generates its random numbers twice instead of keeping a mask.
 
-On a CPU the generator and the passes over memory, not the multiplication, are what dropout pays for: with `nn.Dropout`
-it took a quarter of a training step of a small SpikeSCR. Here a call takes one 64-bit key from torch's generator; the
-number of each element is a function of (key, position), so forward and backward are one pass each:
+On a CPU, the cost of dropout is the generator and the passes over memory, not the multiplication: `nn.Dropout` took a
+quarter of a training step of a small SpikeSCR. Here a call takes one 64-bit key from torch's generator; the number of
+each element is a function of (key, position), so forward and backward are one pass each:
 
-    word[i] = mix(key + i),   mix = SplitMix64 (Steele et al., OOPSLA 2014),   four 16-bit draws a word
+    word[i] = mix(key + i),   mix = SplitMix64 (Steele et al., OOPSLA 2014),   four 16-bit numbers a word
     y[j]    = x[j] / (1 - p) if draw[j] >= 65536 p else 0                      p is a multiple of 1/65536
+
+Under torch.compile, which fuses generator and product itself, it is PyTorch's dropout with the same p.
 """
 
 import ctypes
@@ -15,25 +17,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from accel.spiking.kernels import loader
+from spikeloom.accel.spiking.kernels import loader
 
 _SOURCE = Path(__file__).parent / "kernels" / "dropout.cpp"
 _KERNELS = {torch.float32: "float", torch.float64: "double"}
 
 
 class Dropout(nn.Module):
-    """x / (1-p) where an independent draw keeps it, else 0; the identity in evaluation. Seeded by torch's generator."""
+    """x / (1-p) with probability 1-p, independently by element, else 0; the identity in evaluation. Seeded by torch."""
 
     def __init__(self, p: float = 0.1) -> None:
         super().__init__()
         if not 0.0 <= p < 1.0:
-            raise ValueError(f"dropout must lie in [0, 1), got {p}; use 0.1")
+            raise ValueError(f"dropout must be in [0, 1), got {p}; use 0.1")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
         cut = round(self.p * 65536)
         if not self.training or cut == 0:
             return x
+        if torch.compiler.is_dynamo_compiling():
+            return torch.nn.functional.dropout(x, cut / 65536)
         key = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
         y: Tensor = _Drop.apply(x, cut, key)
         return y

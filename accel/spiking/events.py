@@ -1,4 +1,4 @@
-"""Linear maps and convolutions of spikes that skip the zeros in training: where a neuron fired, weights are added.
+"""Linear maps and convolutions of spikes that skip the zeros: where a neuron fired, weights are added.
 
     y[m]  = bias + sum over k with x[m, k] != 0 of x[m, k] W[:, k]          forward
     dW    = sum over m with x[m, k] != 0 of x[m, k] dL/dy[m], for each k    weight gradient
@@ -9,9 +9,8 @@ With an eighth of the inputs active a product takes a third to a half of the tim
 of a convolution a quarter; with `dense_from()` of them they take about as long. Where weights or gradients are infinite
 or NaN, a dense product carries them into silent inputs as well; these do not.
 
-Under bfloat16 autocast these sums stay in float32, exacter than what they replace, and dL/dx is a bfloat16 product.
-Of a kernel of side 3 on maps of many pixels dL/dx is, in any case, a float32 product with a quarter of the
-multiplications (`winograd.py`).
+Under bfloat16 autocast these sums stay in float32, and dL/dx is a bfloat16 product. With a kernel of side 3 on maps of
+many pixels, dL/dx is always a float32 product with a quarter of the multiplications (`winograd.py`).
 """
 
 import ctypes
@@ -24,13 +23,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
-from accel.spiking import winograd
-from accel.spiking.kernels import loader
+from spikeloom.accel.spiking import winograd
+from spikeloom.accel.spiking.conv import Conv2d
+from spikeloom.accel.spiking.kernels import loader
 
-# Floats in a vector of the processor -> share of active inputs from which the dense product is as fast, of side 1 and
-# of a larger one: measured with AVX-512 (side 1 alone) and with AVX2.
+# Floats in a vector of the processor -> fraction of active inputs from which the dense product is as fast, of side 1
+# and of a larger one: measured with AVX-512 (side 1 alone) and with AVX2.
 _DENSE_FROM = {16: (0.4, 0.25), 8: (0.4, 0.35)}
-_BFLOAT16_TIME = 0.5  # of a dense product, beside one in float32
+_BFLOAT16_TIME = 0.5  # of a dense product, relative to one in float32
 _SOURCE = Path(__file__).parent / "kernels" / "events.cpp"
 _LANES = 8  # outputs the kernel adds at a time, at least
 _LARGEST = 2**15  # inputs of a linear map, channels and width of a picture: positions are numbers of 16 bits
@@ -51,17 +51,24 @@ class SpikeLinear(nn.Linear):
         return super().forward(x)
 
 
-class SpikeConv2d(nn.Conv2d):
+class SpikeConv2d(Conv2d):
     """`nn.Conv2d` for inputs that are mostly 0: [B, C_in, H, W] -> [B, C_out, H', W'].
 
-    As `SpikeLinear`, where the input is laid out channels last, the stride is 1 and the output has the input's size;
-    `dense_from(side)` for a kernel of that side. With channels first every row would have to be collected.
+    As `SpikeLinear`, and in evaluation without gradients, too, where the input is laid out channels last and the output
+    has the size of what the kernel reads: stride 1, or side 1 with any stride; `dense_from(side)` for a kernel of that
+    side. With channels first every row would have to be collected.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and self._keeps_size and _is_channels_last(x) and _takes(x, self.weight):
-            y: Tensor = _EventConv.apply(x.permute(0, 2, 3, 1), self.weight, self.bias)
-            return y.permute(0, 3, 1, 2)
+        if _may_skip(self) and self._keeps_size and _is_channels_last(x) and not torch.compiler.is_compiling():
+            read = self.read(x).contiguous(memory_format=torch.channels_last)
+            if _takes(read, self.weight):
+                rows = read.permute(0, 2, 3, 1)
+                if torch.is_grad_enabled():
+                    y: Tensor = _EventConv.apply(rows, self.weight, self.bias)
+                else:
+                    y = event_conv(rows, self.weight, self.bias)
+                return y.permute(0, 3, 1, 2)
         return super().forward(x)
 
     @property
@@ -72,9 +79,15 @@ class SpikeConv2d(nn.Conv2d):
             and side % 2 == 1
             and self.padding == (side // 2, side // 2)
             and self.padding_mode == "zeros"
-            and self.stride == self.dilation == (1, 1)
+            and (self.stride == (1, 1) or side == 1)
+            and self.dilation == (1, 1)
             and self.groups == 1
         )
+
+
+def _may_skip(module: nn.Module) -> bool:
+    """In training, and in evaluation without gradients: fine-tuning through frozen statistics stays dense."""
+    return module.training or not torch.is_grad_enabled()
 
 
 def _is_channels_last(x: Tensor) -> bool:

@@ -7,7 +7,7 @@
     v[t] = h[t] - s[t]*threshold                         soft reset (v_reset None; r = 0)
 
 A hard-reset membrane leaks towards the value it resets to. tau = inf with decay_input off is the integrate-and-fire
-neuron. This loop is the oracle of every compiled kernel; it does not know about kernels, modules or masks.
+neuron. This loop is the oracle of every compiled kernel; it is independent of kernels, modules and masks.
 """
 
 import math
@@ -17,11 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from accel.spiking.surrogate import ATan, Surrogate
+from spikeloom.accel.spiking.surrogate import ATan, Surrogate
 
 
 class LIFState(NamedTuple):
-    """What a neuron remembers: the membrane after reset, shape of one time step."""
+    """State of a neuron: the membrane after reset, shape of one time step."""
 
     v: Tensor
 
@@ -45,7 +45,7 @@ class LIFParameters:
         if not math.isfinite(self.threshold):
             raise ValueError(f"threshold must be finite, got {self.threshold}; use 1.0")
         if self.v_reset is not None and not self.v_reset < self.threshold:
-            raise ValueError(f"v_reset must lie below the threshold {self.threshold}, got {self.v_reset}; use 0.0")
+            raise ValueError(f"v_reset must be below the threshold {self.threshold}, got {self.v_reset}; use 0.0")
 
     @property
     def rest(self) -> float:

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from accel.spiking.functional import LIFParameters, LIFState
-from accel.spiking.ops import lif
+from spikeloom.accel.spiking.functional import LIFParameters, LIFState
+from spikeloom.accel.spiking.ops import lif
 
 
 class LIF(nn.Module):

@@ -2,14 +2,14 @@
 
 `mask` [T, B] is true where a step belongs to the utterance, or None when every step does. In training, statistics and
 products are taken over the valid rows only, packed together; in evaluation the statistics are fixed, so the padding is
-zeroed afterwards. Either way padded steps come out exactly 0, and what they held on the way in cannot matter.
+zeroed afterwards. Either way padded steps come out exactly 0, whatever their input was.
 """
 
 import torch
 from torch import Tensor, nn
 
-from accel.spiking.batch_norm import RowBatchNorm
-from accel.spiking.events import SpikeLinear
+from spikeloom.accel.spiking.batch_norm import RowBatchNorm
+from spikeloom.accel.spiking.events import SpikeLinear
 
 
 def mask_steps(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -47,5 +47,7 @@ def _over_valid_rows(f, x: Tensor, mask: Tensor | None, training: bool) -> Tenso
     if not training:
         return mask_steps(f(rows).unflatten(0, (steps, batch)), mask)
     valid = mask.flatten().nonzero().squeeze(1)
+    if torch.compiler.is_compiling():  # a batch norm asks for two rows, and their number is known with the data only
+        torch._check(valid.shape[0] > 1)
     packed = f(rows.index_select(0, valid))
     return packed.new_zeros(steps * batch, packed.shape[1]).index_copy_(0, valid, packed).unflatten(0, (steps, batch))

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accel.spiking.functional import LIFParameters, LIFState, lif_loop, lif_loop_backward
-from accel.spiking.kernels import loader
-from accel.spiking.surrogate import from_code
+from spikeloom.accel.spiking.functional import LIFParameters, LIFState, lif_loop, lif_loop_backward
+from spikeloom.accel.spiking.kernels import loader
+from spikeloom.accel.spiking.surrogate import from_code
 
 _SIGNATURE = "bool decay_input, float threshold, float? v_reset, bool detach_reset, int surrogate, float parameter"
 
@@ -79,7 +79,7 @@ def _prepare(x: Tensor) -> tuple[Tensor, loader.Shape]:
 
 
 def _step_like(x: Tensor, v: Tensor) -> tuple[Tensor, ctypes.c_double | None]:
-    """What a kernel takes for v [..]: memory in the axis order of one time step of x, so that both are walked alike.
+    """What a kernel takes for v [..]: memory in the axis order of one time step of x, so that one walk covers both.
 
     It holds a copy of v and may be written. Where all of v is one number in memory, expanded, as membranes at rest are,
     it is left unwritten and that number given beside it.
@@ -148,27 +148,89 @@ def _pointer(value: Tensor | ctypes.c_double | None) -> Any:
     return ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else ctypes.byref(value)
 
 
-def _compiled(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.numel() > 0 and loader.backend() == "compiled"
+# --- Triton kernel ---------------------------------------------------------------------------------------------------
 
 
-def _forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float) -> tuple[Tensor, Tensor]:
+def _in_walk(x: Tensor, v: Tensor) -> tuple[Tensor, list[int]]:
+    """v [..], as one row of memory in the axis order of a step of x, and the axes that lead back."""
+    order = sorted(range(1, x.dim()), key=lambda d: (x.stride(d), x.shape[d] == 1), reverse=True)
+    return v.permute([d - 1 for d in order]).contiguous().flatten(), [order.index(d) for d in range(1, x.dim())]
+
+
+def _out_of_walk(row: Tensor, x: Tensor, back: list[int]) -> Tensor:
+    """What `_in_walk` laid out, in the shape of a step of x."""
+    sizes = [0] * len(back)
+    for axis, place in enumerate(back):
+        sizes[place] = x.shape[axis + 1]
+    return row.view(sizes).permute(back).contiguous()
+
+
+def _triton_forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float | Tensor) -> tuple[Tensor, Tensor]:
+    out = torch.empty_like(x)
+    dense, shape = _prepare(x)
+    row, back = _in_walk(dense, v)
+    spikes, last = loader.triton_kernels().forward(dense, _sizes(shape), row, p, tau)
+    return spikes if spikes.stride() == out.stride() else out.copy_(spikes), _out_of_walk(last, dense, back)
+
+
+def _triton_backward(
+    gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float | Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    out = torch.empty_like(x)
+    dense, shape = _prepare(x)
+    upstream = torch.empty_strided(dense.shape, dense.stride(), dtype=x.dtype, device=x.device).copy_(gs)
+    row, back = _in_walk(dense, v)
+    gx, gv0, gtau = loader.triton_kernels().backward(
+        upstream, _in_walk(dense, gv.to(v.dtype))[0], dense, _sizes(shape), row, p, tau
+    )
+    return gx if gx.stride() == out.stride() else out.copy_(gx), _out_of_walk(gv0, dense, back), gtau
+
+
+def _sizes(shape: loader.Shape) -> tuple[int, int, int, int, int]:
+    return shape.time, shape.outer, shape.lanes, shape.time_stride, shape.outer_stride
+
+
+# --- which of them runs ----------------------------------------------------------------------------------------------
+
+
+def _backend(x: Tensor) -> str:
+    return loader.neuron_backend(x.device) if x.numel() > 0 else "torch"
+
+
+def _forward(x: Tensor, v: Tensor, p: LIFParameters, tau: float | Tensor) -> tuple[Tensor, Tensor]:
     if x.dtype not in loader.TYPES:
         raise ValueError(f"input must be floating point, got {x.dtype}; use x.float()")
     if x.dim() < 1 or v.shape != x.shape[1:]:
         raise ValueError(f"membrane must have the shape of one time step {tuple(x.shape[1:])}, got {tuple(v.shape)}")
     if v.dtype != state_dtype(x.dtype):
         raise ValueError(f"membrane must be {state_dtype(x.dtype)} for {x.dtype} input, got {v.dtype}; use v.to(...)")
-    return (_compiled_forward if _compiled(x) else _loop_forward)(x, v, p, tau)
+    backend = _backend(x)
+    if backend == "triton":
+        return _triton_forward(x, v, p, tau)
+    return (_compiled_forward if backend == "compiled" else _loop_forward)(x, v, p, _number(tau))
 
 
 def _backward(
-    gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float, want_tau: bool
+    gs: Tensor, gv: Tensor, x: Tensor, v: Tensor, p: LIFParameters, tau: float | Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if _compiled(x):
-        return _compiled_backward(gs, gv, x, v, p, tau, want_tau)
-    return _loop_backward(gs, gv, x, v, p, tau)
+    backend = _backend(x)
+    if backend == "triton":
+        return _triton_backward(gs, gv, x, v, p, tau)
+    if backend == "compiled":
+        return _compiled_backward(gs, gv, x, v, p, _number(tau), want_tau=isinstance(tau, Tensor))
+    return _loop_backward(gs, gv, x, v, p, _number(tau))
 
+
+def _number(tau: float | Tensor) -> float:
+    """tau as a number in double precision, which waits for the device where it is learned on one."""
+    if not isinstance(tau, Tensor):
+        return tau
+    if not (number := float(tau)) >= 1.0:
+        raise ValueError(f"tau must be >= 1 time step, got {number}; use 2.0, or math.inf for no leak")
+    return number
+
+
+_OF_TENSOR = 2.0  # stands for a tau that is a tensor: reading it would wait for the device
 
 # --- the operators -------------------------------------------------------------------------------------------------
 
@@ -186,14 +248,14 @@ def _lif(x, v, tau, *args):  # type: ignore[no-untyped-def]
     schema=f"(Tensor gs, Tensor gv, Tensor x, Tensor v, float tau, {_SIGNATURE}) -> (Tensor, Tensor)",
 )
 def _lif_backward(gs, gv, x, v, tau, *args):  # type: ignore[no-untyped-def]
-    return _backward(gs, gv, x, v, _parameters(tau, *args), tau, want_tau=False)[:2]
+    return _backward(gs, gv, x, v, _parameters(tau, *args), tau)[:2]
 
 
 @torch.library.custom_op(
     "spikeloom::plif", mutates_args=(), schema=f"(Tensor x, Tensor v, Tensor tau, {_SIGNATURE}) -> (Tensor, Tensor)"
 )
 def _plif(x, v, tau, *args):  # type: ignore[no-untyped-def]
-    return _forward(x, v, _parameters(tau.item(), *args), tau.item())
+    return _forward(x, v, _parameters(_OF_TENSOR, *args), tau)
 
 
 @torch.library.custom_op(
@@ -202,7 +264,7 @@ def _plif(x, v, tau, *args):  # type: ignore[no-untyped-def]
     schema=f"(Tensor gs, Tensor gv, Tensor x, Tensor v, Tensor tau, {_SIGNATURE}) -> (Tensor, Tensor, Tensor)",
 )
 def _plif_backward(gs, gv, x, v, tau, *args):  # type: ignore[no-untyped-def]
-    gx, gv0, gtau = _backward(gs, gv, x, v, _parameters(tau.item(), *args), tau.item(), want_tau=True)
+    gx, gv0, gtau = _backward(gs, gv, x, v, _parameters(_OF_TENSOR, *args), tau)
     return gx, gv0, gtau.to(tau)
 
 
@@ -235,7 +297,7 @@ def _save_tensor_tau(ctx, inputs, output) -> None:  # type: ignore[no-untyped-de
 
 
 def _upstream(gs, gv, x, v):  # type: ignore[no-untyped-def]
-    """Gradients of both outputs; zeros for one that nothing depends on."""
+    """Gradients of both outputs; zeros for an output without dependents."""
     gs = torch.zeros_like(x) if gs is None else gs
     return gs, v.new_zeros(()).expand(v.shape) if gv is None else gv
 

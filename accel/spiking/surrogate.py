@@ -1,8 +1,8 @@
-"""Surrogate derivatives: what stands in for the derivative of the Heaviside step when a spike is differentiated.
+"""Surrogate derivatives: they replace the derivative of the Heaviside step when a spike is differentiated.
 
 Each surrogate is a callable value g(u), with u = membrane - threshold, finite for every finite u. It also carries the
-`code` under which the compiled kernels know it and its one `parameter`, so that it travels through an exported graph as
-two numbers. This module holds derivatives only; what fires and resets is in `functional`.
+`code` of the compiled kernels and its one `parameter`, so that an exported graph holds it as two numbers. This module
+has derivatives only; firing and reset are in `functional`.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Surrogate(Protocol):
-    """g(u), the stand-in for d(spike)/d(membrane); `u` may have any shape."""
+    """g(u), the replacement of d(spike)/d(membrane); `u` may have any shape."""
 
     code: ClassVar[int]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from accel.spiking.kernels import loader
+from spikeloom.accel.spiking.kernels import loader
 
 _SOURCE = Path(__file__).parent / "kernels" / "winograd.cpp"
 _OUT, _POINTS, _LANES = 4, 36, 8

@@ -1,0 +1,1 @@
+"""The multi-core neuromorphic trainer, simulated: what one training step costs in energy, cycles and bytes."""

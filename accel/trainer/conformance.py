@@ -7,13 +7,13 @@ SATA's counts, not with silicon.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from accel.trainer.chip import Chip, Dataflow
-from accel.trainer.cost import (
+from spikeloom.accel.common.files import brief, read_csv
+from spikeloom.accel.trainer.chip.chip import Chip, Dataflow
+from spikeloom.accel.trainer.cost.closed_forms import (
     ConvLoops,
     Energy,
     backward_energy,
@@ -23,14 +23,23 @@ from accel.trainer.cost import (
     systolic_cycles,
     weight_gradient_energy,
 )
-from accel.trainer.layer_cost import layer_phases
-from accel.trainer.partition import balance, fill
-from accel.trainer.references import SataCounts, compulsory_words
-from accel.trainer.workload import Layer, Neuron
+from spikeloom.accel.trainer.cost.layer_cost import layer_phases
+from spikeloom.accel.trainer.networks import spiking_resnet18
+from spikeloom.accel.trainer.references import SataCounts, compulsory_words
+from spikeloom.accel.trainer.schedule.partition import balance, fill
+from spikeloom.accel.trainer.schedule.simulator import simulate
+from spikeloom.accel.trainer.workload import Layer, Neuron
 
 ENERGY_TOLERANCE = 1e-6
+SIZES = ("C", "K", "OY", "OX", "FY", "FX")  # columns of a file of layer energies
+LARGEST_SIZE, MOST_PJ = 2**20, 1e18
 NETWORK_TOLERANCE = 1e-3
 PUBLISHED_TFLOPS_PER_W = 1.05
+# A trainer of spiking transformers of another laboratory, of which only the abstract is public.
+NOT_COMPARABLE = (
+    "E2ATST (arXiv 2508.00475), FP16, whole training of spiking transformers: 2.36 TFLOPS/W in its abstract; not "
+    "comparable, since its arrays, node, memories, networks and what counts as an operation are not public"
+)
 
 # (m, k, n) of two convolutions, and cycles for os, ws and is on square arrays: 18x18x64 and 10x10x256 inputs, 3x3.
 DATAFLOWS: tuple[Dataflow, ...] = ("os", "ws", "is")
@@ -129,28 +138,36 @@ def conformance(oracle_files: Iterable[Path], chip: Chip) -> list[ConformanceRow
     rows: list[ConformanceRow] = []
     for path in oracle_files:
         rows += oracle_rows(path, chip)
-    return rows + systolic_rows() + count_rows() + traffic_rows(chip) + partition_rows() + anchor_rows(chip)
+    rows += systolic_rows() + count_rows() + traffic_rows(chip) + partition_rows() + anchor_rows(chip)
+    return rows + whole_network_rows(chip)
 
 
 def oracle_rows(path: Path, chip: Chip) -> list[ConformanceRow]:
     """Compare with a CSV of the authors' layer energies (columns phase FE/BE/WE, C, K, OY, OX, FY, FX, and in pJ
     author_compute_pj with neurons, author_conv_memory_pj without them, author_total_pj): three rows for each line."""
-    rows = []
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
+    rows, remedy = [], "use a CSV of layer energies with a header and at least one line"
+    for number, line in enumerate(read_csv(Path(path), remedy), 1):
+        try:
             compute_pj, memory_pj, total_pj = layer_columns(line, chip)
-            name = " ".join(line[key] for key in ("phase", "C", "K", "OY", "OX", "FY", "FX"))
+            name = " ".join(line[key] for key in ("phase", *SIZES))
             for column, measured in (("compute", compute_pj), ("conv_memory", memory_pj), ("total", total_pj)):
                 expected = float(line[f"author_{column}_pj"])
+                if not 0 < expected < MOST_PJ:
+                    raise ValueError(f"author_{column}_pj is {expected}")
                 rows.append(_row(f"{name} {column}", measured, expected, "pJ", ENERGY_TOLERANCE))
+        except (KeyError, ValueError) as error:
+            what = f"no column {error}" if isinstance(error, KeyError) else brief(error)
+            raise ValueError(f"{path}, row {number}: {what}; {remedy}") from error
     if not rows:
-        raise ValueError(f"{path} got no rows; use a CSV of layer energies with a header and at least one line")
+        raise ValueError(f"{path} got no rows; {remedy}")
     return rows
 
 
 def layer_columns(line: dict[str, str], chip: Chip) -> tuple[float, float, float]:
     """Compute with neurons, memory of the convolution without them, and total, in pJ, for one line of the CSV."""
-    c, k, oy, ox, fy, fx = (int(line[key]) for key in ("C", "K", "OY", "OX", "FY", "FX"))
+    c, k, oy, ox, fy, fx = sizes = [int(line[key]) for key in SIZES]
+    if min(sizes) < 1 or max(sizes) > LARGEST_SIZE:
+        raise ValueError(f"sizes {sizes} must be from 1 to {LARGEST_SIZE:,}")
     if line["phase"] == "WE":
         # The authors' weight-gradient rows name the kernel as output and the map of du as kernel.
         oy, ox, fy, fx = fy, fx, oy, ox
@@ -265,6 +282,19 @@ def anchor_rows(chip: Chip) -> list[ConformanceRow]:
         ):
             rows.append(_row(f"{name} {kind}", value, expected, "TFLOPS/W", NETWORK_TOLERANCE))
         rows.append(_row(f"{name} looped against the paper", looped, PUBLISHED_TFLOPS_PER_W, "TFLOPS/W", None))
+    return rows
+
+
+def whole_network_rows(chip: Chip) -> list[ConformanceRow]:
+    """What S-ResNet18 gives as a whole, with first layer, norms, shortcuts of 1 x 1, optimizer and classifier, by the
+    MACs that the mathematics needs: without DRAM, which the published efficiency leaves out, and with it at the chip's
+    price."""
+    rows = []
+    workload = spiking_resnet18()
+    for name, dram in (("without DRAM", False), ("with DRAM", True)):
+        priced = replace(chip, energy=replace(chip.energy, include_dram=dram))
+        value = simulate(workload, priced).tflops_per_w_true
+        rows.append(_row(f"S-ResNet18 whole, true, {name}", value, PUBLISHED_TFLOPS_PER_W, "TFLOPS/W", None))
     return rows
 
 

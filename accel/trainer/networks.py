@@ -1,8 +1,8 @@
-"""Workloads of published networks from their shapes alone: S-ResNet18, S-VGG16, Spikingformer-8-768.
+"""Workloads of published networks from their shapes alone: S-ResNet18 and 50, S-VGG16, Spikingformer-8-768.
 
 Whole networks for 224 x 224 images, first layer and classifier included, with a norm behind every convolution, spiking
 neurons (window surrogate, detached hard reset) and 1x1 shortcuts. Nothing is measured: densities are absent and count
-as 1. For a network of your own export it (`accel.export`), which also measures.
+as 1. For a network of your own export it (`spikeloom.accel.export.program`), which also measures.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from accel.trainer.workload import Layer, Neuron, Workload
+from spikeloom.accel.trainer.workload import Layer, Neuron, Workload
 
 NEURON = Neuron(
     decay=0.5, input_gain=1.0, threshold=1.0, v_reset=0.0, reset="hard", detach_reset=True,
@@ -73,23 +73,52 @@ def _maps(channels: int, size: int) -> dict[str, int]:
 
 
 def spiking_resnet18(time_steps: int = 4, batch_size: int = 16) -> Workload:
-    """S-ResNet18: a 7x7 stem, four stages of two blocks, 11.7 million parameters. Spikes of a block and of its shortcut
-    meet in the next layer; the pooling behind the stem is not modelled."""
+    """S-ResNet18: 11.7 million parameters, neurons behind every convolution: that of SEW-ResNet-18. See `_resnet`."""
+    return _resnet("S-ResNet18", (2, 2, 2, 2), time_steps, batch_size)
+
+
+def spiking_resnet50(time_steps: int = 4, batch_size: int = 16) -> Workload:
+    """S-ResNet50: bottlenecks of 1x1, 3x3 (with the stride) and 1x1 convolutions, 25.6 million parameters."""
+    return _resnet("S-ResNet50", (3, 4, 6, 3), time_steps, batch_size, bottleneck=True)
+
+
+def summed_resnet18(time_steps: int = 4, batch_size: int = 16) -> Workload:
+    """Spiking ResNet-18 as arXiv 2102.04159 compares SEW-ResNet with: a block adds currents and then fires."""
+    return _resnet("Spiking ResNet-18", (2, 2, 2, 2), time_steps, batch_size, fires_behind_sum=True)
+
+
+def _resnet(
+    name: str, blocks: tuple[int, ...], time_steps: int, batch_size: int, *, bottleneck: bool = False,
+    fires_behind_sum: bool = False,
+) -> Workload:  # fmt: skip
+    """A 7x7 stem and four stages of blocks. Spikes of a block and of its shortcut meet in the next layer, or, where it
+    `fires_behind_sum`, both currents meet in one population; the pooling behind the stem is not modelled. The trainable
+    networks of these names (`vision.models.resnets`) export to the same layers."""
     net = _Builder(time_steps, batch_size)
     behind: Paths = (net.block("conv1", (), 3, 64, 112, kernel=7, stride=2),)
-    width = 64
-    for stage, (n_out, size) in enumerate(((64, 56), (128, 28), (256, 14), (512, 7)), start=1):
-        for index in range(2):
-            path, stride = f"layer{stage}.{index}", 2 if index == 0 and stage > 1 else 1
-            inner = net.block(f"{path}.conv1", behind, width, n_out, size, stride=stride)
-            outer = net.block(f"{path}.conv2", (inner,), n_out, n_out, size)
-            if stride > 1:
-                behind = (outer, net.block(f"{path}.shortcut", behind, width, n_out, size, kernel=1, stride=2))
-            else:
-                behind = (outer, behind[0])
-            width = n_out
-    net.linear("fc", behind, 512, 1000)
-    return net.workload("S-ResNet18")
+    n_in, expansion = 64, 4 if bottleneck else 1
+    kernels = (1, 3, 1) if bottleneck else (3, 3)
+    for stage, (width, size) in enumerate(((64, 56), (128, 28), (256, 14), (512, 7)), start=1):
+        for index in range(blocks[stage - 1]):
+            path, stride, n_out = f"layer{stage}.{index}", 2 if index == 0 and stage > 1 else 1, width * expansion
+            inner, channels, side = behind, n_in, size * stride
+            for number, kernel in enumerate(kernels, start=1):
+                here = stride if number == len(kernels) - 1 else 1  # of 3x3, the first one
+                last, side = number == len(kernels), side // here
+                made = n_out if last else width
+                conv = net.conv(f"{path}.conv{number}", inner, channels, made, side, kernel=kernel, stride=here)
+                fires = not (last and fires_behind_sum)
+                inner = (net.fire(f"{path}.conv{number}", (conv,), made, side) if fires else conv,)
+                channels = made
+            shortcut: Paths = behind[:1]
+            if stride > 1 or n_in != n_out:
+                added = net.conv(f"{path}.shortcut", behind, n_in, n_out, size, kernel=1, stride=stride)
+                shortcut = (added if fires_behind_sum else net.fire(f"{path}.shortcut", (added,), n_out, size),)
+            behind, n_in = (*inner, *shortcut), n_out
+            if fires_behind_sum:
+                behind = (net.fire(path, behind, n_out, size),)
+    net.linear("fc", behind, n_in, 1000)
+    return net.workload(name)
 
 
 def spiking_vgg16(time_steps: int = 4, batch_size: int = 16) -> Workload:
@@ -138,5 +167,6 @@ def spikingformer(time_steps: int = 4, batch_size: int = 16, *, depth: int = 8, 
 
 
 PUBLISHED: dict[str, Callable[[int, int], Workload]] = {
-    "s_resnet18": spiking_resnet18, "s_vgg16": spiking_vgg16, "spikingformer_8_768": spikingformer,
+    "s_resnet18": spiking_resnet18, "s_resnet50": spiking_resnet50, "s_vgg16": spiking_vgg16,
+    "spiking_resnet18": summed_resnet18, "spikingformer_8_768": spikingformer,
 }  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from accel.trainer.workload import Layer
+from spikeloom.accel.trainer.workload import Layer
 
 
 def compulsory_words(layer: Layer) -> dict[str, int]:

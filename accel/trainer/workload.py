@@ -29,18 +29,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from accel.files import write_json
+from spikeloom.accel.common.files import write_json
 
 SCHEMA = "spikeloom.workload/1"
 REMEDY = "re-export with `spikeloom export run=DIR`"
 
 LayerKind = Literal["gemm_weight", "gemm_activation", "neuron", "norm", "elementwise", "gather", "view"]
 InputKind = Literal["binary", "ternary", "integer", "real"]
+
+LARGEST = 2**62  # of any count
+LARGEST_SIZE = 2**31  # of an axis, a batch or a number of steps
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+_REPR.maxlevel = 2
 
 _SIZES = (
     "in_channels", "out_channels", "groups", "in_height", "in_width", "out_height", "out_width",
@@ -73,9 +80,9 @@ class Density:
     def __post_init__(self) -> None:
         for name, value in (("mean", self.mean), ("min", self.min), ("max", self.max), *_numbered(self.per_step)):
             if not _is_number(value) or not 0 <= value <= 1:
-                raise WorkloadError(f"{name} is {value!r}; a density is a number in [0, 1]")
+                raise WorkloadError(f"{name} is {_short(value)}; a density is a number in [0, 1]")
         if self.busiest is not None and not (_is_number(self.busiest) and 0 <= self.busiest <= 1):
-            raise WorkloadError(f"busiest is {self.busiest!r}; a density is a number in [0, 1], or null")
+            raise WorkloadError(f"busiest is {_short(self.busiest)}; a density is a number in [0, 1], or null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +105,7 @@ class Neuron:
     def __post_init__(self) -> None:
         for name in ("decay", "input_gain", "threshold", "v_reset"):
             if not _is_number(getattr(self, name)):
-                raise WorkloadError(f"{name} is {getattr(self, name)!r}; a finite number is needed")
+                raise WorkloadError(f"{name} is {_short(getattr(self, name))}; a finite number is needed")
         if self.reset not in ("hard", "soft"):
             raise WorkloadError(f"reset is {self.reset!r}; use 'hard' or 'soft'")
         if not isinstance(self.detach_reset, bool):
@@ -199,8 +206,16 @@ class Workload:
         if self.schema != SCHEMA:
             raise WorkloadError(f"field schema is {self.schema!r}; this version reads {SCHEMA!r}")
         for name in ("time_steps", "batch_size"):
-            if not _is_count(getattr(self, name), smallest=1):
-                raise WorkloadError(f"field {name} is {getattr(self, name)!r}; a whole number >= 1 is needed")
+            if not _is_count(getattr(self, name), smallest=1) or getattr(self, name) > LARGEST_SIZE:
+                raise WorkloadError(
+                    f"field {name} is {_short(getattr(self, name))}; a whole number >= 1, at most {LARGEST_SIZE}, "
+                    "is needed"
+                )
+        for name in ("model_name", "dtype"):
+            if not isinstance(getattr(self, name), str):
+                raise WorkloadError(f"field {name} is {_short(getattr(self, name))}; a text is needed")
+        if not isinstance(self.source, Mapping) or not all(isinstance(text, str) for text in self.source.values()):
+            raise WorkloadError(f"field source is {_short(self.source)}; an object of texts is needed")
         seen: set[str] = set()
         paths = {layer.path for layer in self.layers}
         for layer in self.layers:
@@ -226,6 +241,8 @@ class Workload:
             WorkloadError: for a file that is missing, truncated, of another schema, or that holds a bad field.
         """
         try:
+            if not Path(path).is_file() and Path(path).exists():
+                raise WorkloadError("no regular file")
             document = json.loads(Path(path).read_text(encoding="utf-8"))
             if isinstance(document, dict) and document.get("schema") != SCHEMA:
                 raise WorkloadError(f"field schema is {document.get('schema')!r}; this version reads {SCHEMA!r}")
@@ -236,7 +253,7 @@ class Workload:
                 for index, entry in enumerate(_list(values["unsupported"], "unsupported"))
             )
             return cls(**{**values, "layers": layers, "unsupported": unsupported})
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise WorkloadError(f"{path}: not a readable workload file ({error}); {REMEDY}") from error
         except WorkloadError as error:
             raise WorkloadError(f"{path}: {error}; {REMEDY}") from error
@@ -244,28 +261,34 @@ class Workload:
 
 def _layer_faults(layer: Layer) -> Iterator[tuple[str, str]]:
     """Yield (field name, "value; what is permitted") of everything wrong with a layer, the most basic first."""
+    for name in ("path", "op"):
+        if not isinstance(getattr(layer, name), str):
+            yield name, f"{_short(getattr(layer, name))}; a text is needed"
     if layer.kind not in get_args(LayerKind):
-        yield "kind", f"{layer.kind!r}; use one of {', '.join(get_args(LayerKind))}"
+        yield "kind", f"{_short(layer.kind)}; use one of {', '.join(get_args(LayerKind))}"
     if layer.input_kind not in get_args(InputKind):
-        yield "input_kind", f"{layer.input_kind!r}; use one of {', '.join(get_args(InputKind))}"
+        yield "input_kind", f"{_short(layer.input_kind)}; use one of {', '.join(get_args(InputKind))}"
     for name in _SIZES:
-        if not _is_count(getattr(layer, name), smallest=1):
-            yield name, f"{getattr(layer, name)!r}; a whole number >= 1 is needed"
+        if not _is_count(getattr(layer, name), smallest=1) or getattr(layer, name) > LARGEST_SIZE:
+            yield name, f"{_short(getattr(layer, name))}; a whole number >= 1, at most {LARGEST_SIZE}, is needed"
     for name in _COUNTS:
         if not _is_count(getattr(layer, name), smallest=0):
-            yield name, f"{getattr(layer, name)!r}; a whole number >= 0 is needed"
+            yield name, f"{_short(getattr(layer, name))}; a whole number >= 0 is needed"
     for name, smallest in _PAIRS.items():
         pair = getattr(layer, name)
         if not isinstance(pair, tuple) or len(pair) != 2 or not all(_is_count(x, smallest=smallest) for x in pair):
-            yield name, f"{pair!r}; two whole numbers >= {smallest} are needed"
+            yield name, f"{_short(pair)}; two whole numbers >= {smallest} are needed"
     for name in ("inputs", "outputs"):
         paths = getattr(layer, name)
         if not isinstance(paths, tuple) or not all(isinstance(path, str) for path in paths):
-            yield name, f"{paths!r}; a list of layer paths is needed"
+            yield name, f"{_short(paths)}; a list of layer paths is needed"
     if layer.in_channels % layer.groups or layer.out_channels % layer.groups:
         yield "groups", f"{layer.groups}; it must divide {layer.in_channels} inputs and {layer.out_channels} outputs"
     if (layer.kind == "neuron") != (layer.neuron is not None):
-        yield "neuron", f"{layer.neuron!r}; layers of kind neuron have one and others have null, kind is {layer.kind!r}"
+        yield (
+            "neuron",
+            f"{_short(layer.neuron)}; layers of kind neuron have one and others have null, kind is {layer.kind!r}",
+        )
     if layer.kind == "gemm_weight":
         macs = layer.in_channels // layer.groups * layer.out_channels * layer.positions * layer.taps * layer.image_steps
         if layer.macs_forward != macs:
@@ -273,8 +296,15 @@ def _layer_faults(layer: Layer) -> Iterator[tuple[str, str]]:
         for name in ("macs_backward", "macs_weight_gradient"):
             if getattr(layer, name) not in (0, macs):
                 yield name, f"{getattr(layer, name)}; the shapes of this layer give {macs} (or 0 without this phase)"
-    if layer.kind == "gemm_activation" and layer.macs_forward == 0:
-        yield "macs_forward", "0; a product of activations has MACs"
+    if layer.kind == "gemm_activation":
+        if layer.macs_forward == 0:
+            yield "macs_forward", "0; a product of activations has MACs"
+        if layer.macs_weight_gradient:
+            yield "macs_weight_gradient", f"{layer.macs_weight_gradient}; a product of activations has no weights"
+    if not layer.kind.startswith("gemm"):
+        for name in ("macs_forward", "macs_backward", "macs_weight_gradient"):
+            if getattr(layer, name):
+                yield name, f"{_short(getattr(layer, name))}; a layer of kind {layer.kind} has no MACs"
 
 
 def _layer(entry: Any, index: int) -> Layer:
@@ -304,20 +334,25 @@ def _fields(kind: type, document: Any, where: str, optional: Sequence[str] = ())
     """Return a copy of a JSON object after checking that it has exactly the fields of the dataclass `kind`; the
     `optional` ones may be missing."""
     if not isinstance(document, dict):
-        raise WorkloadError(f"{where} is {document!r}; a JSON object is needed")
+        raise WorkloadError(f"{where} is {_short(document)}; a JSON object is needed")
     names = [entry.name for entry in dataclasses.fields(kind)]
     for name in names:
         if name not in document and name not in optional:
             raise WorkloadError(f"{where}: field {name} is missing")
     for name, value in document.items():
         if name not in names:
-            raise WorkloadError(f"{where}: field {name} is unknown (value {value!r})")
+            raise WorkloadError(f"{where}: field {name} is unknown (value {_short(value)})")
     return dict(document)
+
+
+def _short(value: object) -> str:
+    """A value for a message: at most a line of it."""
+    return _REPR.repr(value)
 
 
 def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
-        raise WorkloadError(f"{where} is {value!r}; a list is needed")
+        raise WorkloadError(f"{where} is {_short(value)}; a list is needed")
     return value
 
 
@@ -330,4 +365,4 @@ def _is_number(value: object) -> bool:
 
 
 def _is_count(value: object, *, smallest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
+    return isinstance(value, int) and not isinstance(value, bool) and smallest <= value <= LARGEST

@@ -1,0 +1,1 @@
+"""Is text decoded from EEG? Metrics, controls, permutation tests and their calibration."""

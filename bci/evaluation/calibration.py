@@ -1,12 +1,12 @@
 """How often the whole pipeline claims content: never more than it should without a signal, and how soon with one.
 
 One run is a new synthetic experiment: readers skip words by their length, each fixated word leaves log amplitudes that
-hold `strength` of its content (`bci.zuco.planted`), and a cheap decoder learns from training sentences
+hold `strength` of its content (`spikeloom.bci.synthetic.planted`), and a cheap decoder learns from training sentences
 
-    features of a reading = mean over its tokens of log a [840], and their number
+    features of a trial = mean over its tokens of log a [840], and their number
     bag of words ~ ridge regression of the features;   output = the train sentence of nearest centred bag (cosine)
 
-The noise decoder is the same on noise drawn from the very distribution of the EEG without content, readings and their
+The noise decoder is the same on noise drawn from the very distribution of the EEG without content, trials and their
 lengths kept.
 """
 
@@ -17,12 +17,12 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit
 
-from bci.evaluation.decodings import Decodings
-from bci.evaluation.significance import WordWeights, sentence_permutation
-from bci.zuco.corpus import write_sentences
-from bci.zuco.gaze import PER_LETTER, draw_reader
-from bci.zuco.planted import PlantedSignal
-from bci.zuco.records import N_FEATURES
+from spikeloom.bci.evaluation.decodings import Decodings
+from spikeloom.bci.evaluation.significance import WordWeights, sentence_permutation
+from spikeloom.bci.synthetic.planted import PlantedSignal
+from spikeloom.bci.zuco.corpus import write_sentences
+from spikeloom.bci.zuco.gaze import PER_LETTER, draw_reader
+from spikeloom.bci.zuco.records import N_FEATURES
 
 STRENGTHS = (0.0, 0.03125, 0.0625, 0.125, 0.25, 1.0)  # of the power curve
 RIDGE = 0.1  # of the mean squared feature
@@ -47,7 +47,7 @@ def experiment(strength: float, seed: int, *, n_train: int = 320, n_test: int = 
     planted = PlantedSignal(strength, seed)
 
     rows = [(a, i) for a in range(n_subjects) for i in range(len(texts))]
-    fixated = [_fixated(letters[i], readers[a].intercept, rng) for a, i in rows]
+    fixated = [fixated_places(letters[i], readers[a].intercept, rng) for a, i in rows]
     n_tokens = np.array([len(places) for places in fixated])
     content = np.array(
         [
@@ -58,7 +58,7 @@ def experiment(strength: float, seed: int, *, n_train: int = 320, n_test: int = 
     gains = np.array([planted.gain(a) for a in range(n_subjects)])[[a for a, _ in rows]]
 
     def decode(signal: np.ndarray) -> Decodings:
-        # The mean of n independent tokens of noise has 1/n of its covariance: one draw a reading is enough.
+        # The mean of n independent tokens of noise has 1/n of its covariance: one draw a trial is enough.
         pooled = gains + signal + planted.noise(len(rows), rng) / np.sqrt(n_tokens)[:, None]
         written = nearest_sentences(np.column_stack([pooled, n_tokens]), np.array([i for _, i in rows]), words, n_train)
         test = [row for row, (_, i) in enumerate(rows) if i >= n_train]
@@ -91,7 +91,7 @@ def power_curve(
     return {"strengths": list(strengths), "rejected": rejected, "runs": [float(n) for n in runs]}
 
 
-def _fixated(letters: np.ndarray, intercept: float, rng: np.random.Generator) -> np.ndarray:
+def fixated_places(letters: np.ndarray, intercept: float, rng: np.random.Generator) -> np.ndarray:
     """Places of the words a reader looks at; the longest one where they would look at none."""
     places = np.flatnonzero(rng.random(len(letters)) < expit(intercept + PER_LETTER * letters))
     return places if len(places) else np.array([letters.argmax()])

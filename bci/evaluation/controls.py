@@ -2,7 +2,7 @@
 
 A control is trained again from the start and tested like the decoder itself, with several seeds; a decoder tested on
 noise it never saw in training proves nothing. `CONTROLS` says which trainings that takes; the functions make the inputs
-from sequences of float [L, features], one a reading, whose group is its (subject, task). They change no argument.
+from sequences of float [L, features], one per trial, whose group is its (subject, task). They change no argument.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,8 +17,8 @@ SEEDS = 5  # trainings of each control, at least
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """`name`, what it is, and with which masks it is trained: the `real` lengths of the readings, or `neutral` ones
-    drawn from other readings of the same subject and task. `encoder`: whether an EEG encoder is pre-trained for it."""
+    """`name`, what it is, and with which masks it is trained: the `real` lengths of the trials, or `neutral` ones
+    drawn from other trials of the same subject and task. `encoder`: whether an EEG encoder is pre-trained for it."""
 
     name: str
     definition: str
@@ -29,13 +29,13 @@ class Control:
 CONTROLS = (
     Control(
         name="noise",
-        definition="Gaussian tokens with the mean and covariance of each subject and task, from training readings only",
+        definition="Gaussian tokens with the mean and covariance of each subject and task, from training trials only",
         masks=("real", "neutral"),
     ),
     Control(name="phase", definition="EEG with randomised phases, the same on all channels", masks=("real",)),
     Control(
         name="shuffled",
-        definition="EEG of another reading of the same subject and task",
+        definition="EEG of another trial of the same subject and task",
         masks=("real", "neutral"),
     ),
     Control(name="zero", definition="all zeros", masks=("real", "neutral")),
@@ -53,14 +53,18 @@ CONTROLS = (
 )  # fmt: skip
 
 
+# What is content-free by construction, and so must be beaten for a claim; `phase` and `random_init` hold EEG.
+WITHOUT_EEG = ("noise", "shuffled", "zero", "mask_only", "gaze_only", "text_prior_only")
+
+
 @dataclass
 class ControlsConfig:
     """Which controls are trained and tested beside a decoder: `names` (empty: all of CONTROLS), each with `seeds`
     seeds. pretrain: whether each also has a CET-MAE of its own, pre-trained on its inputs; otherwise it inherits the
     encoder that the decoder has. power_runs: simulated experiments at each strength of the power curve; 0: none."""
 
-    names: list[str] = field(default_factory=list)
-    seeds: int = SEEDS
+    names: list[str] = field(default_factory=list)  # which controls are trained; empty: all
+    seeds: int = SEEDS  # trainings of each control
     pretrain: bool = False
     power_runs: int = 10
 
@@ -107,18 +111,18 @@ class MatchedNoise:
     @staticmethod
     def _fit(x: np.ndarray, group: Hashable) -> tuple[np.ndarray, np.ndarray]:
         if len(x) < 2 or not np.isfinite(x).all():
-            raise ValueError(f"group {group} has {len(x)} tokens, of which some are NaN or too few; drop such readings")
+            raise ValueError(f"group {group} has {len(x)} tokens, of which some are NaN or too few; drop such trials")
         mean = x.mean(0, dtype=np.float64)
         values, vectors = np.linalg.eigh(shrunk_covariance(x - mean))
         return mean, vectors * np.sqrt(np.maximum(values, 0))  # a factor F with F F' = S*
 
     def draw(self, lengths: Sequence[int], groups: Sequence[Hashable], seed: int) -> list[np.ndarray]:
-        """One float32 sequence [L, features] a reading. Raises ValueError for a group without training readings."""
+        """One float32 sequence [L, features] a trial. Raises ValueError for a group without training trials."""
         rng = np.random.default_rng(seed)
         drawn = []
         for length, group in zip(lengths, groups, strict=True):
             if group not in self._fitted:
-                raise ValueError(f"no training reading of group {group}; use readers and tasks of the training split")
+                raise ValueError(f"no training trial of group {group}; use readers and tasks of the training split")
             mean, factor = self._fitted[group]
             drawn.append((mean + rng.standard_normal((length, len(mean))) @ factor.T).astype(np.float32))
         return drawn
@@ -150,10 +154,10 @@ def phase_randomised(x: np.ndarray, seed: int) -> np.ndarray:
 
 
 def permuted_within(groups: Sequence[Hashable], seed: int) -> np.ndarray:
-    """int64 [n]: for each reading, another one of its group, each used once. `shuffled` EEG is
+    """int64 [n]: for each trial, another one of its group, each used once. `shuffled` EEG is
     [eeg[i] for i in permuted_within(…)]; neutral lengths are lengths[permuted_within(…)].
 
-    A cyclic shift of a random order: no reading keeps its own. Raises ValueError for a group of one.
+    A cyclic shift of a random order: no trial keeps its own. Raises ValueError for a group of one.
     """
     rng = np.random.default_rng(seed)
     places: dict[Hashable, list[int]] = {}
@@ -162,7 +166,7 @@ def permuted_within(groups: Sequence[Hashable], seed: int) -> np.ndarray:
     partner = np.empty(len(groups), dtype=np.int64)
     for group, members in places.items():
         if len(members) < 2:
-            raise ValueError(f"group {group} has one reading, which cannot swap; drop it from this control")
+            raise ValueError(f"group {group} has one trial, which cannot swap; drop it from this control")
         order = rng.permutation(members)
         partner[order] = np.roll(order, 1)
     return partner

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from bci.evaluation.decodings import UNKNOWN, Decodings
-from bci.evaluation.metrics import bleu
-from bci.zuco.text import normalise
+from spikeloom.bci.evaluation.decodings import UNKNOWN, Decodings
+from spikeloom.bci.evaluation.metrics import bleu
+from spikeloom.bci.evaluation.tokens import key_of, spaced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,9 @@ class Diversity:
 
 def diversity(decodings: Decodings, train_texts: Sequence[str] = ()) -> Diversity:
     """Count what `Diversity` names."""
-    words = [text.split() for text in decodings.outputs]
-    said, read = [len(w) for w in words], [len(text.split()) for text in decodings.references]
-    train = {normalise(text) for text in train_texts}
+    words = [spaced(text).split() for text in decodings.outputs]
+    said, read = [len(w) for w in words], [len(spaced(text).split()) for text in decodings.references]
+    train = {key_of(text) for text in train_texts}
     unique = len(set(decodings.outputs))
     return Diversity(
         distinct_1=distinct(words, 1),
@@ -52,7 +52,7 @@ def diversity(decodings: Decodings, train_texts: Sequence[str] = ()) -> Diversit
         distinct_outputs=unique,
         unique_share=unique / len(decodings),
         verbatim_train_rate=(
-            sum(normalise(text) in train for text in decodings.outputs) / len(decodings) if train else None
+            sum(key_of(text) in train for text in decodings.outputs) / len(decodings) if train else None
         ),
         length_correlation=float(np.corrcoef(said, read)[0, 1]) if len(set(said)) > 1 < len(set(read)) else None,
         equal_subject_share=equal_subjects(decodings),

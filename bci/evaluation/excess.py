@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from bci.evaluation.decodings import Decodings
-from bci.evaluation.significance import (
+from spikeloom.bci.evaluation.decodings import Decodings
+from spikeloom.bci.evaluation.significance import (
     ROUNDING,
     Sentences,
     WordWeights,
-    common_readings,
+    common_trials,
     kernels,
     mean_kernels,
 )
@@ -62,11 +62,11 @@ def row_excess(decodings: Decodings, weights: WordWeights) -> np.ndarray:
 def excess(
     eeg: Decodings, noise: Decodings, weights: WordWeights, *, n_draws: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Excess:
-    """EEG minus noise on the readings both have, seeds averaged within a reading. Raises ValueError for a level outside
+    """EEG minus noise on the trials both have, seeds averaged within a trial. Raises ValueError for a level outside
     (0, 1)."""
     if not 0 < level < 1:
-        raise ValueError(f"level={level} is no share between 0 and 1; use 0.95")
-    eeg, noise = common_readings(eeg, noise)
+        raise ValueError(f"level={level} must be in (0, 1), for example 0.95")
+    eeg, noise = common_trials(eeg, noise)
     subjects = sorted(set(eeg.subjects))
     sums, counts = _cells(eeg, weights, subjects)
     noise_sums, noise_counts = _cells(noise, weights, subjects)
@@ -89,7 +89,7 @@ def excess(
 def own_excess(
     decodings: Decodings, weights: WordWeights, *, n_draws: int = 2000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean excess of one decoder, seeds averaged within a reading, and its interval: (mean, low, high)."""
+    """Mean excess of one decoder, seeds averaged within a trial, and its interval: (mean, low, high)."""
     subjects = sorted(set(decodings.subjects))
     sums, counts = _cells(decodings, weights, subjects)
     read = counts > 0

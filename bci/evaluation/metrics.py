@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spikeloom.bci.evaluation.tokens import definition, spaced
+
 ORDERS = (1, 2, 3, 4)
 # Decoders run past the end of a teacher-forced sentence repeat these letters; published BPE scores cut them first.
 TAIL = re.compile(r"[g,]{6,}$")
@@ -49,6 +51,27 @@ class TextMetrics:
         }
 
 
+def _one_space(texts: Sequence[str]) -> list[str]:
+    return [" ".join(text.split()) for text in texts]
+
+
+def definitions(references: Sequence[str]) -> dict[str, str]:
+    """What every figure counts: case, punctuation, tokens, stemming."""
+    words = definition(references)
+    return {
+        "bleu_word": f"corpus BLEU-1..4 of sacrebleu; tokens: {words}; uniform weights, brevity penalty, no smoothing",
+        "rouge1": f"ROUGE-1 of rouge-score, mean over rows of P, R, F; tokens: {words}; repeats count, no stemming",
+        "rouge1_set": "the same, every word of a text once",
+        "wer": f"word edits / words of the references, jiwer; tokens: {words}",
+        "cer": "character edits / characters of the references, jiwer; runs of white space count as one, case and "
+        "punctuation kept",
+        "chrf": "chrF of sacrebleu, character 6-grams, beta 2, white space left out, case kept",
+        "bleu_bpe": "BLEU-1..4 over tokens of a byte-level BPE, trailing g and , of teacher forcing cut: inflated",
+        "p_permutation": "share of permutations of sentences within task and length that fit the outputs as well; "
+        "words in lower case without punctuation, flat and idf weights",
+    }
+
+
 class Words:
     """rouge-score's tokenizer protocol: words as they stand, each once where `once` says so."""
 
@@ -56,7 +79,7 @@ class Words:
         self.once = once
 
     def tokenize(self, text: str) -> list[str]:
-        words = text.split()
+        words = spaced(text).split()
         return list(dict.fromkeys(words)) if self.once else words
 
 
@@ -65,13 +88,13 @@ def measure(outputs: Sequence[str], references: Sequence[str]) -> TextMetrics:
     import jiwer
     from sacrebleu.metrics.chrf import CHRF
 
-    said, true = ([" ".join(text.split()) for text in texts] for texts in (outputs, references))
+    said, true = ([" ".join(spaced(text).split()) for text in texts] for texts in (outputs, references))
     return TextMetrics(
         bleu_word=bleu(outputs, references),
         rouge1=rouge1(outputs, references),
         rouge1_set=rouge1(outputs, references, once=True),
         wer=100 * float(jiwer.wer(true, said)),
-        cer=100 * float(jiwer.cer(true, said)),
+        cer=100 * float(jiwer.cer(_one_space(references), _one_space(outputs))),
         chrf=CHRF().corpus_score(said, [true]).score,
     )
 
@@ -80,7 +103,9 @@ def bleu(outputs: Sequence[str], references: Sequence[str]) -> tuple[float, ...]
     """Corpus BLEU-1..4 over whitespace tokens, in percent."""
     from sacrebleu.metrics.bleu import BLEU
 
-    counted = BLEU(tokenize="none", smooth_method="none", force=True).corpus_score(list(outputs), [list(references)])
+    counted = BLEU(tokenize="none", smooth_method="none", force=True).corpus_score(
+        [spaced(text) for text in outputs], [[spaced(text) for text in references]]
+    )
     return tuple(
         BLEU.compute_bleu(counted.counts[:k], counted.totals[:k], counted.sys_len, counted.ref_len, max_ngram_order=k)
         .score
@@ -102,13 +127,10 @@ def bleu_bpe(outputs: Sequence[str], references: Sequence[str], tokenizer: Path)
 
     tokenizer: a `tokenizer.json`, or the folder that holds one. Raises ValueError when it cannot be read.
     """
-    from tokenizers import Tokenizer
+    from spikeloom.bci.data.tokenizer import read_bpe
 
     path = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
-    try:
-        bpe = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception for a missing as for a damaged file
-        raise ValueError(f"{path} is no tokenizer ({error}); give tokenizer=FOLDER with a tokenizer.json") from error
+    bpe = read_bpe(path, "give tokenizer=FOLDER with a tokenizer.json")
 
     def ids(texts: Sequence[str]) -> list[str]:
         return [" ".join(map(str, e.ids)) for e in bpe.encode_batch(list(texts), add_special_tokens=False)]

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bci.evaluation.decodings import Decodings
-from bci.zuco.text import normalise
+from spikeloom.bci.evaluation.decodings import Decodings
+from spikeloom.bci.evaluation.tokens import key_of
 
 N_SENTENCES = 104
 MISSING = 0.05  # of rows
@@ -72,22 +72,27 @@ class World(NamedTuple):
     train_texts: list[str]
 
 
-def draw(world: NullWorld, pool: Sequence[Text], seed: int) -> World:
-    """Read 104 sentences of `pool`, write the others. Raises ValueError for fewer than 208 distinct sentences."""
-    pool = list({normalise(text.text): text for text in pool}.values())
+def draw(world: NullWorld, pool: Sequence[Text], seed: int, decoder: int = 0) -> World:
+    """Read 104 sentences of `pool`, write the others. Raises ValueError for fewer than 208 distinct sentences.
+
+    decoder: which of several that read and were trained on the same sentences; all but the first choose by numbers of
+    their own.
+    """
+    pool = list({key_of(text.text): text for text in pool}.values())
     if len(pool) < 2 * N_SENTENCES:
         raise ValueError(f"got {len(pool)} distinct sentences; use {2 * N_SENTENCES} or more to read and to write")
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(pool))
     read, train = [pool[i] for i in order[:N_SENTENCES]], [pool[i] for i in order[N_SENTENCES:]]
     written = train if world.n_outputs is None else train[: world.n_outputs]
+    rng = rng if decoder == 0 else np.random.default_rng((seed, decoder))
 
     n_a, n_i, n_k = world.n_subjects, len(read), len(written)
     e_i, e_ai = rng.standard_normal((n_i, DIMENSIONS)), rng.standard_normal((n_a, n_i, DIMENSIONS))
     v, favour = rng.standard_normal((n_k, DIMENSIONS)), rng.standard_normal(n_k)
     u = np.sqrt(world.rho) * e_i + np.sqrt(1 - world.rho) * e_ai
     ln_read, ln_written = (np.log([_size(t, world) for t in texts]) for texts in (read, written))
-    same_task = np.array([[k.task == i.task for k in written] for i in read])
+    same_task = np.array([i.task for i in read])[:, None] == np.array([k.task for k in written])
     shared = 0.5 * favour - world.beta * np.abs(ln_written - ln_read[:, None]) + world.tau * same_task
     choice = (u @ v.T / np.sqrt(DIMENSIONS) + shared).argmax(-1)  # [subjects, sentences]
     if world.constant_subject:
@@ -116,9 +121,9 @@ def _plant(
     outputs: Sequence[str], references: Sequence[str], pool: Sequence[str], chance: float, rng: np.random.Generator
 ) -> list[str]:
     """`outputs` with content words of their references appended."""
-    frequency = Counter(word for text in pool for word in set(normalise(text).split()))
+    frequency = Counter(word for text in pool for word in set(key_of(text).split()))
     planted = []  # str
     for output, reference in zip(outputs, references, strict=True):
-        rare = [w for w in normalise(reference).split() if frequency[w] < RARE * len(pool)]
+        rare = [w for w in key_of(reference).split() if frequency[w] < RARE * len(pool)]
         planted.append(" ".join([output, *(w for w in rare if rng.random() < chance)]))
     return planted

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from bci.evaluation.significance import PermutationTest, Sentences, permutation_test
+from spikeloom.bci.evaluation.significance import PermutationTest, Sentences, permutation_test
 
 TOP = (1, 5, 10)
 
@@ -21,7 +21,7 @@ TOP = (1, 5, 10)
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
     """Means over queries: share found among the best k, mean reciprocal rank, mean rank (1 is best); and their chance.
-    `gallery` is the mean number of candidates, `n_queries` how many queries were judged."""
+    `gallery` is the mean number of candidates, `n_queries` how many queries were evaluated."""
 
     top: dict[int, float]
     mrr: float
@@ -51,10 +51,10 @@ def retrieve(scores: np.ndarray, own: np.ndarray, candidates: np.ndarray | None 
     rows = np.arange(len(own))
     if not candidates[rows, own].all():
         raise ValueError("an own sentence is not among the candidates of its query; add it")
-    judged = candidates.sum(1) > 1
-    if not judged.any():
+    evaluated = candidates.sum(1) > 1
+    if not evaluated.any():
         raise ValueError("no query has a second candidate; use a gallery of at least two sentences")
-    scores, own, candidates = scores[judged], own[judged], candidates[judged]
+    scores, own, candidates = scores[evaluated], own[evaluated], candidates[evaluated]
     mine = scores[np.arange(len(own)), own][:, None]
     above = ((scores > mine) & candidates).sum(1)
     tied = ((scores == mine) & candidates).sum(1)  # the own one included
@@ -85,12 +85,12 @@ def same_length_rank(scores: np.ndarray, own: np.ndarray, n_words: np.ndarray, *
     """
     others = same_length(n_words, own)
     others[np.arange(len(own)), own] = False
-    judged = others.sum(1) >= fewest
-    if not judged.any():
+    evaluated = others.sum(1) >= fewest
+    if not evaluated.any():
         raise ValueError(f"no query has {fewest} other sentences of its length; use a larger gallery")
     mine = scores[np.arange(len(own)), own][:, None]
     above = ((scores > mine) + 0.5 * (scores == mine)) * others
-    return float((above.sum(1)[judged] / others.sum(1)[judged]).mean())
+    return float((above.sum(1)[evaluated] / others.sum(1)[evaluated]).mean())
 
 
 def retrieval_permutation(
@@ -101,6 +101,19 @@ def retrieval_permutation(
     scores: [rows, n], higher fits better; the rows are those of `sentences.of_row`, the columns in its order. The best
     of a gallery ranks last, so its M is 1; ties share their mean rank. Raises ValueError for another shape.
     """
+    return permutation_test({"rank": mean_ranks(scores, sentences)}, sentences.strata(), n_permutations, seed)
+
+
+def retrieval_difference(
+    eeg: tuple[np.ndarray, Sentences], noise: tuple[np.ndarray, Sentences], n_permutations: int = 999, seed: int = 0
+) -> PermutationTest:
+    """The same of EEG minus a control, each as (scores, sentences) of the trials both have."""
+    w = mean_ranks(*eeg) - mean_ranks(*noise)
+    return permutation_test({"rank": w}, eeg[1].strata(), n_permutations, seed)
+
+
+def mean_ranks(scores: np.ndarray, sentences: Sentences) -> np.ndarray:
+    """W [n, n] of the kernel above, without what length predicts."""
     if scores.shape != (len(sentences.of_row), len(sentences)):
         raise ValueError(
             f"scores have shape {scores.shape}; use (rows, sentences) = ({len(sentences.of_row)}, {len(sentences)})"
@@ -111,5 +124,4 @@ def retrieval_permutation(
         columns = np.flatnonzero(gallery == task)
         m[:, columns] = rankdata(scores[:, columns], axis=1) / len(columns)
     rows = np.arange(len(scores))
-    w = {"rank": sentences.averaging(rows, len(rows)) @ sentences.without_length(m)}
-    return permutation_test(w, sentences.strata(), n_permutations, seed)
+    return np.asarray(sentences.averaging(rows, len(rows)) @ sentences.without_length(m))

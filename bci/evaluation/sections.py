@@ -1,28 +1,29 @@
-"""The judgement of a decoder as sections of a report; the verdict is the first line."""
+"""The assessment of a decoder as sections of a report; the verdict is the first line."""
 
-from accel.report import Section, Table, new_figure, palette
-from bci.evaluation.controls import CONTROLS
-from bci.evaluation.protocol import Judgement
+from spikeloom.accel.common.report import Section, Table, new_figure, palette
+from spikeloom.bci.evaluation.controls import CONTROLS
+from spikeloom.bci.evaluation.protocol import Assessment
 
 
-def sections(judgement: Judgement) -> list[Section]:
+def sections(assessment: Assessment) -> list[Section]:
     """Verdict and headline, both decoders side by side, the subjects, the controls."""
-    return [headline(judgement), decoders(judgement), subjects(judgement), controls()]
+    return [headline(assessment), decoders(assessment), subjects(assessment), controls()]
 
 
-def headline(judgement: Judgement) -> Section:
+def headline(assessment: Assessment) -> Section:
     """Excess, interval and p with both its parts."""
-    e, eeg, diff = judgement.excess, judgement.p_eeg, judgement.p_diff
-    paragraphs = [judgement.verdict, *judgement.eeg_diversity.warnings()]
+    e, eeg, diff = assessment.excess, assessment.p_eeg, assessment.p_diff
+    paragraphs = [assessment.verdict, *assessment.remarks, *assessment.eeg_diversity.warnings()]
     rows: list[tuple[str, str]] = [
         ("excess of EEG over noise", f"{e.difference:+.4f}"),
         (f"{e.level:.0%} interval, readers and sentences resampled", f"{e.low:+.4f} to {e.high:+.4f}"),
-        ("headline p, the larger of the next two", f"{judgement.p:.3f}"),
+        ("headline p, the largest of the next lines", f"{assessment.p:.3f}"),
         ("p_eeg: own sentence against permuted ones", f"{eeg.p:.3f} (T = {eeg.statistic:.2f})"),
         ("p_diff: the same, EEG minus noise", f"{diff.p:.3f} (T = {diff.statistic:.2f})"),
+        *((f"p_diff: EEG minus {name.replace('_', ' ')}", f"{p:.3f}") for name, p in assessment.p_controls.items()),
         ("unique test sentences, strata, permutations", f"{eeg.n_sentences}, {eeg.n_strata}, {eeg.n_permutations}"),
-        *((f"dropped: {reason}", str(count)) for reason, count in judgement.dropped.items()),
-        *((f"decoding: {key}", str(value)) for key, value in judgement.decoding.items()),
+        *((f"dropped: {reason}", str(count)) for reason, count in assessment.dropped.items()),
+        *((f"decoding: {key}", str(value)) for key, value in assessment.decoding.items()),
     ]
     return Section(
         "Does the model read the EEG?",
@@ -34,9 +35,9 @@ def headline(judgement: Judgement) -> Section:
     )
 
 
-def decoders(judgement: Judgement) -> Section:
+def decoders(assessment: Assessment) -> Section:
     """Raw metrics of both, without a test."""
-    eeg, noise = judgement.eeg, judgement.noise
+    eeg, noise = assessment.eeg, assessment.noise
     pairs = [
         *((f"BLEU-{k}, words", eeg.bleu_word[k - 1], noise.bleu_word[k - 1]) for k in (1, 2, 3, 4)),
         ("ROUGE-1 precision", eeg.rouge1.precision, noise.rouge1.precision),
@@ -45,7 +46,7 @@ def decoders(judgement: Judgement) -> Section:
         ("word error rate", eeg.wer, noise.wer),
         ("character error rate", eeg.cer, noise.cer),
         ("chrF", eeg.chrf, noise.chrf),
-        ("unique outputs", 100 * judgement.eeg_diversity.unique_share, 100 * judgement.noise_diversity.unique_share),
+        ("unique outputs", 100 * assessment.eeg_diversity.unique_share, 100 * assessment.noise_diversity.unique_share),
     ]
     return Section(
         "Raw scores of both decoders",
@@ -54,13 +55,13 @@ def decoders(judgement: Judgement) -> Section:
     )
 
 
-def subjects(judgement: Judgement) -> Section:
+def subjects(assessment: Assessment) -> Section:
     """Excess of each reader."""
-    names, values = zip(*sorted(judgement.excess.by_subject.items()), strict=True)
+    names, values = zip(*sorted(assessment.excess.by_subject.items()), strict=True)
     figure = new_figure(9.4, max(1.6, 0.28 * len(names) + 0.9))
     axes = figure.subplots()
     axes.barh(range(len(names)), values, color=palette[0])
-    axes.axvspan(judgement.excess.low, judgement.excess.high, color=palette[6], alpha=0.25, linewidth=0)
+    axes.axvspan(assessment.excess.low, assessment.excess.high, color=palette[6], alpha=0.25, linewidth=0)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()

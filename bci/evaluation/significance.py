@@ -17,18 +17,18 @@ W of the EEG minus W of the noise decoder, can. The headline is the larger of th
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from bci.evaluation.decodings import Decodings
-from bci.zuco.text import normalise
+from spikeloom.bci.evaluation.decodings import Decodings
+from spikeloom.bci.evaluation.tokens import key_of, n_words
 
+Similarity = Callable[[Sequence[str], Sequence[str]], np.ndarray]  # outputs [m], sentences [n] -> [m, n], higher fits
 KERNELS = ("flat", "idf")
 SMALLEST_STRATUM = 5  # sentences
 ROUNDING = 1e-9  # differences below it are those of floating point
@@ -47,7 +47,7 @@ class Sentences:
     @classmethod
     def of(cls, decodings: Decodings) -> "Sentences":
         """The sentences that the rows of `decodings` read. Raises ValueError for fewer than two."""
-        row_keys = [_key(text) for text in decodings.references]
+        row_keys = [key_of(text) for text in decodings.references]
         rows = sorted(zip(row_keys, decodings.tasks, decodings.references, strict=True))
         first = {key: next(group) for key, group in groupby(rows, key=lambda row: row[0])}
         if len(first) < 2:
@@ -65,8 +65,8 @@ class Sentences:
 
     @property
     def n_words(self) -> np.ndarray:
-        """int64 [n], whitespace words."""
-        return np.array([len(text.split()) for text in self.texts])
+        """int64 [n], as `bci.evaluation.tokens` counts them."""
+        return np.array([n_words(text) for text in self.texts])
 
     @property
     def n_chars(self) -> np.ndarray:
@@ -115,16 +115,11 @@ class Sentences:
         return sparse.csr_array((per_row, (self.of_row, column_of_row)), shape=(len(self), n_columns))
 
 
-@lru_cache(maxsize=1 << 16)
-def _key(text: str) -> str:
-    return normalise(text)
-
-
 class WordWeights:
     """idf of the train sentences: w_t = max(0, ln((N + 1) / (df_t + 1))), over their N distinct normalised texts."""
 
     def __init__(self, train_texts: Sequence[str]) -> None:
-        keys = {_key(text) for text in train_texts}
+        keys = {key_of(text) for text in train_texts}
         if not keys:
             raise ValueError("got no train sentences to weigh words by; give those the decoder was trained on")
         self.n = len(keys)
@@ -141,7 +136,7 @@ def kernels(outputs: Sequence[str], sentences: Sentences, weights: WordWeights) 
     terms: dict[
         tuple[str, int], int
     ] = {}  # (word, k) stands for the k-th occurrence: min of counts is an inner product
-    said, read = (_occurrences(texts, terms) for texts in ([_key(o) for o in outputs], sentences.keys))
+    said, read = (_occurrences(texts, terms) for texts in ([key_of(o) for o in outputs], sentences.keys))
     idf = weights([word for word, _ in terms])
     found = {}
     for name, weight in (("flat", np.ones(len(terms))), ("idf", idf)):
@@ -239,36 +234,66 @@ def mean_kernels(decodings: Decodings, sentences: Sentences, weights: WordWeight
     return {name: mean @ m for name, m in kernels(list(distinct), sentences, weights).items()}
 
 
+def level_permutation(
+    decodings: Decodings, similarity: Similarity, n_permutations: int = 999, seed: int = 0
+) -> PermutationTest:
+    """The same test with another similarity of texts in place of word overlap, such as characters or meaning."""
+    sentences = Sentences.of(decodings)
+    return permutation_test(
+        {"similarity": mean_similarity(decodings, sentences, similarity)}, sentences.strata(), n_permutations, seed
+    )
+
+
+def level_difference(
+    eeg: Decodings, noise: Decodings, similarity: Similarity, n_permutations: int = 999, seed: int = 0
+) -> PermutationTest:
+    """The same of EEG minus a control, on common trials."""
+    eeg, noise = common_trials(eeg, noise)
+    sentences = Sentences.of(eeg)
+    own = mean_similarity(eeg, sentences, similarity)
+    other = mean_similarity(noise, Sentences.of(noise), similarity)
+    return permutation_test({"similarity": own - other}, sentences.strata(), n_permutations, seed)
+
+
+def mean_similarity(decodings: Decodings, sentences: Sentences, similarity: Similarity) -> np.ndarray:
+    """W [n, n] of a similarity, residualised for length like the kernels of words."""
+    distinct = {text: i for i, text in enumerate(dict.fromkeys(decodings.outputs))}
+    mean = sentences.averaging(np.array([distinct[text] for text in decodings.outputs]), len(distinct))
+    return np.asarray(mean @ sentences.without_length(similarity(list(distinct), list(sentences.texts))))
+
+
 def difference_permutation(
     eeg: Decodings, noise: Decodings, weights: WordWeights, n_permutations: int = 999, seed: int = 0
 ) -> PermutationTest:
-    """p_diff: the same test on W of `eeg` minus W of `noise`, which is the mean over its seeds, on common readings."""
-    eeg, noise = common_readings(eeg, noise)
+    """p_diff: the same test on W of `eeg` minus W of `noise`, which is the mean over its seeds, on common trials."""
+    eeg, noise = common_trials(eeg, noise)
     sentences = Sentences.of(eeg)
     own, other = mean_kernels(eeg, sentences, weights), mean_kernels(noise, Sentences.of(noise), weights)
     return permutation_test({k: own[k] - other[k] for k in KERNELS}, sentences.strata(), n_permutations, seed)
 
 
-def readings(decodings: Decodings) -> list[tuple[str, str, str]]:
+def trials(decodings: Decodings) -> list[tuple[str, str, str]]:
     """(subject, task, key of the sentence) of each row; rows of several seeds share theirs."""
-    return [(s, t, _key(r)) for s, t, r in zip(decodings.subjects, decodings.tasks, decodings.references, strict=True)]
+    return [
+        (s, t, key_of(r)) for s, t, r in zip(decodings.subjects, decodings.tasks, decodings.references, strict=True)
+    ]
 
 
-def common_readings(eeg: Decodings, noise: Decodings) -> tuple[Decodings, Decodings]:
-    """The rows of both whose reading every seed of both has, so that a mean over rows is a mean over seeds.
+def common_trials(eeg: Decodings, noise: Decodings) -> tuple[Decodings, Decodings]:
+    """The rows of both whose trial every seed of both has, so that a mean over rows is a mean over seeds.
 
     Raises ValueError when there are none.
     """
-    parts: dict[tuple[int, int], set[tuple[str, str, str]]] = {}  # (decoder, seed) -> readings
+    parts: dict[tuple[int, int], set[tuple[str, str, str]]] = {}  # (decoder, seed) -> trials
     for decoder, both in enumerate((eeg, noise)):
-        for seed, reading in zip(both.seeds, readings(both), strict=True):
-            parts.setdefault((decoder, seed), set()).add(reading)
+        for seed, trial in zip(both.seeds, trials(both), strict=True):
+            parts.setdefault((decoder, seed), set()).add(trial)
     shared = set.intersection(*parts.values())
     if not shared:
         raise ValueError(
-            "EEG and noise decoder share no reading (subject, task, sentence); score both on the same test rows"
+            "EEG and noise decoder share no trial (subject, task, sentence); score both on the same test rows"
         )
     kept_eeg, kept_noise = (
-        both.select(row for row, reading in enumerate(readings(both)) if reading in shared) for both in (eeg, noise)
+        both.select(row for row, trial in enumerate(trials(both)) if trial in shared) for both in (eeg, noise)
     )
     return kept_eeg, kept_noise

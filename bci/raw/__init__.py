@@ -1,0 +1,1 @@
+"""Continuous EEG recordings and eye tracking, read through MNE."""

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from accel.files import read_json, whole, write_json
-from bci.raw.objects import fixations_on_words, raw_of
-from bci.raw.record import Record, run_names
-from bci.zuco.records import REFERENCE, SAMPLING_HZ
+from spikeloom.accel.common.files import read_json, whole, write_json
+from spikeloom.bci.raw.objects import fixations_on_words, raw_of
+from spikeloom.bci.raw.record import Record, run_names
+from spikeloom.bci.zuco.records import REFERENCE, SAMPLING_HZ
 
 BIDS_VERSION = "1.11.0"
 AUTHORS = ("Hollenstein", "Rotsztejn", "Troendle", "Pedroni", "Zhang", "Langer")  # of ZuCo 1.0, Scientific Data 2018

@@ -6,14 +6,14 @@
     rejected   every value NaN where |EEG| > 90 uV on any channel inside the piece
 
 Amplitude, not power, in the unit of the record. Needs `filter_samples` samples at least, and looks half of them ahead.
-What this module does not do: choose pieces (`bci.raw.sentences`) or read files.
+What this module does not do: choose pieces (`spikeloom.bci.raw.sentences`) or read files.
 """
 
 import math
 
 import numpy as np
 
-from bci.zuco.records import BAND_EDGES_HZ, BANDS, SAMPLING_HZ
+from spikeloom.bci.zuco.records import BAND_EDGES_HZ, BANDS, SAMPLING_HZ
 
 REJECT_UV = 90.0
 HAMMING_WIDTH = 3.3  # normalised transition width of a Hamming window, times its length

@@ -4,8 +4,9 @@
     <SUBJECT>_<RUN>_ET.mat     data (TIME, x, y, area), event (time, trigger), eyeevent.fixations (data, colheader)
     triggers                   10 sentence on, 11 off; 12 control question on, 13 off; 15 answer
 
-What was shown is not in them: texts and word bounds come from the result file of the same reading, rows without bounds
-are passed over. The clocks meet in all triggers both devices saw (`bci.raw.clock`). MATLAB 5 or 7.3, by first bytes.
+What was shown is not in them: texts and word bounds come from the result file of the same subject and task;
+rows without bounds are passed over. The clocks meet in all triggers both devices saw (`bci.raw.clock`).
+MATLAB 5 or 7.3, by first bytes.
 """
 
 import re
@@ -15,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from accel.files import whole
-from bci.raw.clock import Clock, fit_clock, same_triggers
-from bci.raw.eyelink import gaze_of
-from bci.raw.matlab_files import read_variable, write_variables
-from bci.raw.record import Gaze, Record, Shown, runs_of
-from bci.zuco.records import CHANNELS, REFERENCE, SAMPLING_HZ, Recording, Sentence
+from spikeloom.accel.common.files import contents, whole
+from spikeloom.bci.raw.clock import Clock, fit_clock, same_triggers
+from spikeloom.bci.raw.eyelink import gaze_of
+from spikeloom.bci.raw.matlab_files import read_variable, write_variables
+from spikeloom.bci.raw.record import Gaze, Record, Shown, runs_of
+from spikeloom.bci.zuco.records import CHANNELS, REFERENCE, SAMPLING_HZ, Recording, Sentence
 
 FILE_NAME = re.compile(r"(?:.*_)?([A-Z][A-Z0-9]+)_((?:S?NR|SR|TSR)\d+)_EEG\.mat")
 ON, OFF = 10, 11
+AS_PUBLISHED = "use the file as published"
 FIXATION_COLUMNS = ("latency", "endtime", "duration", "fix_avgpos_x", "fix_avgpos_y", "fix_avgpupilsize")
 TRACE_COLUMNS = ("TIME", "L_GAZE_X", "L_GAZE_Y", "L_AREA")
 
@@ -54,35 +56,49 @@ def read_record(eeg_file: Path, recording: Recording, run: str, rows: Sequence[S
     gaze_file = eeg_file.with_name(eeg_file.name.removesuffix("EEG.mat") + "ET.mat")
     if not gaze_file.is_file():
         raise ValueError(f"{gaze_file} is missing; put the gaze beside {eeg_file.name}")
-    (eeg,) = read_variable(eeg_file, "EEG")
-    rate_hz = float(np.ravel(eeg["srate"])[0])
-    if rate_hz != SAMPLING_HZ:
-        raise ValueError(f"{eeg_file} has {rate_hz:g} Hz; resample it to {SAMPLING_HZ:g} Hz")
-    labels = [str(place["labels"]).strip() for place in eeg["chanlocs"]]
-    if missing := [name for name in CHANNELS if name not in labels and name != REFERENCE]:
-        raise ValueError(f"{eeg_file} lacks the channel {missing[0]} ({len(missing)} in all); use the net of the study")
-    data = np.zeros((len(CHANNELS), np.shape(eeg["data"])[1]))
-    for place, name in enumerate(CHANNELS):
-        if name in labels:
-            data[place] = eeg["data"][labels.index(name)]
-    triggers = [(_trigger(event["type"]), float(np.ravel(event["latency"])[0])) for event in eeg["event"]]
-    triggers = [(kind, at) for kind, at in triggers if kind is not None]
-    seen = np.asarray(read_variable(gaze_file, "event"), dtype=np.float64).reshape(-1, 2)
-    same_triggers(str(eeg_file), [int(kind or 0) for kind, _ in triggers], seen[:, 1].astype(int).tolist())
-    clock = fit_clock(seen[:, 0], np.array([at - 1 for _, at in triggers]))
-    on = [round(at - 1) for kind, at in triggers if kind == ON]
-    off = [round(at - 1) for kind, at in triggers if kind == OFF]
+    with contents(eeg_file, AS_PUBLISHED):
+        (eeg,) = read_variable(eeg_file, "EEG")
+        rate_hz = float(np.ravel(eeg["srate"])[0])
+        if rate_hz != SAMPLING_HZ:
+            raise ValueError(f"{eeg_file} has {rate_hz:g} Hz; resample it to {SAMPLING_HZ:g} Hz")
+        data = _on_net(eeg_file, eeg)
+        triggers = [(_trigger(event["type"]), float(np.ravel(event["latency"])[0])) for event in eeg["event"]]
+        triggers = [(kind, at) for kind, at in triggers if kind is not None]
+        on = [round(at - 1) for kind, at in triggers if kind == ON]
+        off = [round(at - 1) for kind, at in triggers if kind == OFF]
     if not len(on) == len(off) == len(rows):
         raise ValueError(
             f"{eeg_file} shows {len(on)} sentences on and {len(off)} off where {len(rows)} were read; leave the run out"
         )
+    if not all(0 <= a < b <= data.shape[1] for a, b in zip(on, off, strict=True)):
+        raise ValueError(f"{eeg_file}: a sentence ends before it begins, or beyond the recording; leave the run out")
+    with contents(gaze_file, AS_PUBLISHED):
+        seen = np.asarray(read_variable(gaze_file, "event"), dtype=np.float64).reshape(-1, 2)
+        if not np.isfinite(seen).all():
+            raise ValueError("an event without a time or a number")
+        same_triggers(str(eeg_file), [int(kind or 0) for kind, _ in triggers], seen[:, 1].astype(int).tolist())
+        clock = fit_clock(seen[:, 0], np.array([at - 1 for _, at in triggers]))
+        gaze = _gaze(gaze_file, clock, data.shape[1])
     shown = tuple(
         Shown(index=row.index, content=row.content, word_bounds_px=row.word_bounds_px, on=a, off=b)
         for row, a, b in zip(rows, on, off, strict=True)
         if row.word_bounds_px is not None
     )
-    gaze = _gaze(gaze_file, clock, data.shape[1])
     return Record(recording=recording, run=run, eeg_uv=data, gaze=gaze, shown=shown)
+
+
+def _on_net(path: Path, eeg: Any) -> np.ndarray:
+    """The EEG of a block, float64 `[105, T]`. Raises ValueError where a channel is missing or a sample not finite."""
+    labels = [str(place["labels"]).strip() for place in eeg["chanlocs"]]
+    if missing := [name for name in CHANNELS if name not in labels and name != REFERENCE]:
+        raise ValueError(f"{path} lacks the channel {missing[0]} ({len(missing)} in all); use the net of the study")
+    data = np.zeros((len(CHANNELS), np.shape(eeg["data"])[1]))
+    for place, name in enumerate(CHANNELS):
+        if name in labels:
+            data[place] = eeg["data"][labels.index(name)]
+    if lost := int((~np.isfinite(data)).sum()):
+        raise ValueError(f"{path} holds {lost:,} samples that are not finite; leave the run out")
+    return data
 
 
 def _gaze(path: Path, clock: Clock, n_samples: int) -> Gaze:

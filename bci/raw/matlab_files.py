@@ -1,7 +1,7 @@
 """Whole variables of MATLAB files as plain values, and back: for files that fit into memory.
 
 A value is as in `bci.zuco.matlab5`: array, str, list of values (cell), list of dicts (struct array). Result files of
-ZuCo do not fit; `bci.zuco.reader` walks over them.
+ZuCo do not fit; `spikeloom.bci.zuco.reader` walks over them.
 """
 
 from pathlib import Path
@@ -9,34 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from bci.zuco import hdf5
-from bci.zuco.reader import file_format
+from spikeloom.bci.zuco import hdf5, matlab5
+from spikeloom.bci.zuco.reader import file_format
 
 
 def read_variable(path: Path, name: str) -> Any:
     """Raises ValueError naming the file when it has no such variable or is damaged."""
     if file_format(path) == "hdf5":
         return hdf5.variable(path, name)
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        found = loadmat(path, variable_names=[name], chars_as_strings=True)
-    except (MatReadError, ValueError, OSError, TypeError, KeyError, IndexError, EOFError) as error:
-        raise ValueError(f"{path} is damaged ({error}); copy it again") from error
-    if name not in found:
-        raise ValueError(f"{path} holds no {name}; use a file as published")
-    return _plain(found[name])
-
-
-def _plain(value: Any) -> Any:
-    if value.dtype.names:
-        return [{name: _plain(element[name]) for name in value.dtype.names} for element in value.ravel(order="F")]
-    if value.dtype == object:
-        return [_plain(entry) for entry in value.ravel(order="F")]
-    if value.dtype.kind == "U":
-        return str(value.ravel()[0]) if value.size else ""
-    return value
+    return matlab5.variable(path, name)
 
 
 def write_variables(path: Path, variables: dict[str, Any]) -> None:

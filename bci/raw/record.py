@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bci.zuco.records import BLOCKS, N_CHANNELS, Recording
+from spikeloom.bci.zuco.records import BLOCKS, N_CHANNELS, Recording
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +64,7 @@ def run_names(version: int, task: str) -> tuple[str, ...]:
 
 
 def runs_of(version: int, task: str, n_sentences: int) -> list[tuple[str, range]]:
-    """The blocks of a reading and the rows in each; a shorter reading ends early, a longer one adds to the last."""
+    """The blocks of a recording and the rows in each; a shorter one ends early, a longer one adds to the last."""
     found, start = [], 0
     blocks = BLOCKS.get((version, task), (50,))
     for number, (name, size) in enumerate(zip(run_names(version, task), blocks, strict=True)):

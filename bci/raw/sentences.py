@@ -2,8 +2,8 @@
 
 Fixations between sentence on and off count when they last 100 ms and lie on a word; the list of those is what all
 measures (FFD, TRT, GD, GPT, SFD) index. The EEG of a measure is the mean over its fixations, those with artefacts left
-out; all of them rejected gives NaN. The recipe of the measures is `bci.raw.fixations`, of the amplitudes
-`bci.raw.features`.
+out; all of them rejected gives NaN. The recipe of the measures is `spikeloom.bci.raw.fixations`, of the amplitudes
+`spikeloom.bci.raw.features`.
 """
 
 import warnings
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bci.raw.features import piece_amplitudes
-from bci.raw.fixations import OFF_WORD, SHORTEST_MS, measure_fixations, words_fixated
-from bci.raw.record import Record, Shown
-from bci.zuco.records import SAMPLE_MS, Fixations, Sentence, Word
+from spikeloom.bci.raw.features import piece_amplitudes
+from spikeloom.bci.raw.fixations import OFF_WORD, SHORTEST_MS, measure_fixations, words_fixated
+from spikeloom.bci.raw.record import Record, Shown
+from spikeloom.bci.zuco.records import SAMPLE_MS, Fixations, Sentence, Word
 
 SHORTEST = round(SHORTEST_MS / SAMPLE_MS)  # samples
 

@@ -14,10 +14,10 @@ from typing import Any, overload
 
 import numpy as np
 
-from accel.files import whole
-from bci.zuco import hdf5, matlab5, reader, records
-from bci.zuco.reader import read_sentences, recording_of
-from bci.zuco.records import MEASURES, Fixations, Recording, Sentence, Word
+from spikeloom.accel.common.files import require_regular, sweep_leftovers, whole
+from spikeloom.bci.zuco import hdf5, matlab5, reader, records
+from spikeloom.bci.zuco.reader import read_sentences, recording_of
+from spikeloom.bci.zuco.records import MEASURES, Fixations, Recording, Sentence, Word
 
 FIXATIONS = tuple(Fixations.__dataclass_fields__)
 VECTORS = ("eeg", "answer_eeg", *(f"words.{measure}" for measure in MEASURES))  # nearly all of the bytes
@@ -49,13 +49,15 @@ class CachedSentences(Sequence[Sentence]):
     def __init__(self, file: Path, recording: Recording) -> None:
         from safetensors import SafetensorError, safe_open
 
-        self.recording = recording
+        self.recording, self.file = recording, file
+        require_regular(file, "delete it")
         try:
             store: Any = safe_open(file, framework="numpy")
             self.vectors = {name: store.get_slice(name) for name in VECTORS}
             self.table = {name: store.get_tensor(name) for name in set(store.keys()) - set(VECTORS)}
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"the cache {file} is damaged ({error}); delete it, it will be made again") from error
+            _check(self.table, {name: slice_.get_shape() for name, slice_ in self.vectors.items()})
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise self.damaged(error) from error
 
     def __len__(self) -> int:
         return len(self.table["omission_rate"])
@@ -72,7 +74,19 @@ class CachedSentences(Sequence[Sentence]):
             raise IndexError(f"row {index} of a file of {len(self)}")
         return self.read(position)
 
+    def damaged(self, error: Exception) -> ValueError:
+        what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        return ValueError(f"the cache {self.file} is damaged ({what}); delete it, it will be made again")
+
     def read(self, index: int) -> Sentence:
+        from safetensors import SafetensorError
+
+        try:
+            return self._read(index)
+        except (SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise self.damaged(error) from error
+
+    def _read(self, index: int) -> Sentence:
         table = self.table
         eeg, answer_eeg = (self.pieces(name, index, index + 1)[0] for name in ("eeg", "answer_eeg"))
         bounds = self.pieces("word_bounds_px", index, index + 1)[0]
@@ -110,7 +124,10 @@ class CachedSentences(Sequence[Sentence]):
         )
 
     def text(self, name: str, place: int) -> str:
-        return self.pieces(name, place, place + 1)[0].tobytes().decode("utf-8")
+        try:
+            return self.pieces(name, place, place + 1)[0].tobytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self.damaged(error) from error
 
     def pieces(self, name: str, first: int, end: int) -> list[np.ndarray]:
         """Pieces first ... end - 1 of an array of pieces, read at once."""
@@ -119,6 +136,39 @@ class CachedSentences(Sequence[Sentence]):
             return [np.zeros(0)] * (end - first)
         values = (self.vectors if name in self.vectors else self.table)[name][int(bounds[0]) : int(bounds[-1])]
         return np.split(values, bounds[1:-1] - bounds[0])
+
+
+PER_ROW = ("omission_rate", "n_long_vectors", "has_fixations")
+PER_WORD = ("n_fixations", "pupil", "n_rejected")
+PER_MEASURE = ("durations_ms", "has_duration", "pupils", "has_pupil")
+
+
+def _check(table: dict[str, np.ndarray], vectors: dict[str, list[int]]) -> None:
+    """Raise KeyError or ValueError where arrays are absent or their lengths and bounds contradict each other."""
+    n_rows = len(table["omission_rate"])
+    word_bounds = table["words" + BOUNDS]
+    _check_bounds("words", word_bounds, n_rows, None)
+    n_words = int(word_bounds[-1])
+    lengths = dict.fromkeys(PER_ROW, n_rows) | {f"words.{name}": n_words for name in PER_WORD}
+    for name, n in lengths.items():
+        if n and table[name].shape != (n,):
+            raise ValueError(f"{name} has shape {table[name].shape}, not ({n},)")
+    for name in PER_MEASURE:
+        if n_words and table[f"words.{name}"].shape != (n_words, len(MEASURES)):
+            raise ValueError(f"words.{name} has shape {table[f'words.{name}'].shape}")
+    of_words = {"words.content", "words.fixations", *(f"words.{measure}" for measure in MEASURES)}
+    for name in ("content", "eeg", "answer_eeg", "word_bounds_px", *FIXATIONS, *of_words):
+        values = vectors[name] if name in vectors else list(table[name].shape)
+        if len(values) != 1:
+            raise ValueError(f"{name} has {len(values)} dimensions")
+        _check_bounds(name, table[name + BOUNDS], n_words if name in of_words else n_rows, values[0])
+
+
+def _check_bounds(name: str, bounds: np.ndarray, n: int, n_values: int | None) -> None:
+    if bounds.shape != (n + 1,) or bounds.dtype.kind not in "iu":
+        raise ValueError(f"{name}{BOUNDS} has shape {bounds.shape}, not ({n + 1},) whole numbers")
+    if bounds[0] or (np.diff(bounds) < 0).any() or n_values not in (None, int(bounds[-1])):
+        raise ValueError(f"{name}{BOUNDS} does not rise from 0 to {n_values}")
 
 
 def _given(values: np.ndarray, given: np.ndarray) -> dict[str, float]:
@@ -158,6 +208,7 @@ def _write(file: Path, sentences: Iterable[Sentence]) -> None:
     for name in (*VECTORS, "words.content", "words.fixations", *pieces):  # a file may have no word at all
         arrays[name] = np.concatenate(pieces[name]) if pieces[name] else np.zeros(0)
         arrays[name + BOUNDS] = np.cumsum([0, *(len(piece) for piece in pieces[name])], dtype=np.int64)
+    sweep_leftovers(file.parent)
     with whole(file) as partial:
         save_file(arrays, partial)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from accel.files import write_csv
-from bci.zuco.records import MEASURES, Sentence
+from spikeloom.accel.common.files import write_csv
+from spikeloom.bci.zuco.records import MEASURES, Sentence
 
 VALUES = (
     "subject", "version", "task", "sentence", "word", "content", "n_fixations", "n_rejected", "pupil",

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from bci.raw.fixations import OFF_WORD, SHORTEST_MS
-from bci.zuco.records import SAMPLE_MS
+from spikeloom.bci.raw.fixations import OFF_WORD, SHORTEST_MS
+from spikeloom.bci.zuco.records import SAMPLE_MS
 
 PER_LETTER = 0.35  # logits
 OMISSION_RATES = (0.21, 0.53)  # of all subjects
@@ -71,7 +71,7 @@ def draw_reader(letters: np.ndarray, rng: np.random.Generator) -> Reader:
 
 
 def draw_scan_path(letters: np.ndarray, reader: Reader, rng: np.random.Generator) -> ScanPath:
-    """One reading of a sentence whose words have `letters` letters, int `[W]`."""
+    """Gaze of one trial: a sentence whose words have `letters` letters, int `[W]`."""
     fixated = np.flatnonzero(rng.random(len(letters)) < expit(reader.intercept + PER_LETTER * letters))
     path: list[int] = []
     for place, word in enumerate(fixated):

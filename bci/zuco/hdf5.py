@@ -11,10 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bci.zuco.matlab5 import EMPTY, UnknownContent, Value
+from spikeloom.bci.zuco.matlab5 import EMPTY, UnknownContent, Value
 
 if TYPE_CHECKING:
     import h5py
+
+DAMAGE = (
+    OSError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+)
+LARGE = 1 << 20  # values from which on what a header claims is compared with what the file stores
+DEFLATE_MOST = 1032  # bytes that one stored byte can become
 
 
 def rows(
@@ -38,8 +52,8 @@ def rows(
             yield from _Walk(file, wanted, shape_only).elements(group.id)
     except UnknownContent:
         raise
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); download it again") from error
+    except DAMAGE as error:
+        raise ValueError(f"{path} is damaged ({_cause(error)}); download it again") from error
 
 
 def variable(path: Path, name: str) -> Value:
@@ -57,8 +71,12 @@ def variable(path: Path, name: str) -> Value:
             return _Walk(file, Everything(), ()).value(file[name].id, name)
     except UnknownContent:
         raise
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); copy it again") from error
+    except DAMAGE as error:
+        raise ValueError(f"{path} is damaged ({_cause(error)}); copy it again") from error
+
+
+def _cause(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class _Walk:
@@ -87,7 +105,12 @@ class _Walk:
             raise KeyError(f"the fields of {group.name.decode()} differ in length: {sorted(sizes)}")
         found = {name: _references(node) for name, node in fields.items() if name in self.wanted}
         for i in range(sizes.pop()):
-            yield {name: self.value(self.h5.h5r.dereference(refs[i], self.file), name) for name, refs in found.items()}
+            yield {name: self.at(refs[i], name) for name, refs in found.items()}
+
+    def at(self, reference: Any, name: str) -> Value:
+        """What a reference leads to; nothing where it is null, so that it costs one row and not the file."""
+        node = self.h5.h5r.dereference(reference, self.file) if reference else None
+        return EMPTY if node is None else self.value(node, name)
 
     def value(self, node: Any, name: str) -> Value:
         h5s, h5t = self.h5.h5s, self.h5.h5t
@@ -98,7 +121,9 @@ class _Walk:
             return EMPTY
         stored = node.get_type().get_class()
         if stored == h5t.REFERENCE:
-            return [self.value(self.h5.h5r.dereference(ref, self.file), name) for ref in _references(node)]
+            return [self.at(ref, name) for ref in _references(node)]
+        if shape[0] * shape[1] > LARGE and 8 * shape[0] * shape[1] > 8 * DEFLATE_MOST * node.get_storage_size():
+            raise KeyError(f"field {name} claims {shape[0] * shape[1]:,} values, the file stores none")
         if name in self.shape_only:
             return np.broadcast_to(np.float64(0), shape[::-1])
         if stored == h5t.INTEGER and _class(node) == "char":  # attributes are slow to read: only where they can matter

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bci.zuco.records import (
+from spikeloom.bci.zuco.records import (  # fmt: skip
     BANDS,
     CHANNELS,
     LEFT_RIGHT_PAIRS,
@@ -20,7 +20,7 @@ from bci.zuco.records import (
     SAMPLE_MS,
     Sentence,
     Word,
-)  # fmt: skip
+)
 
 VARIABLE = "sentenceData"
 EMPTY = np.zeros((0, 0))

@@ -8,19 +8,19 @@ Text for pretraining leaks too: the film reviews of ZuCo come from the Stanford 
 rt-polarity set. `without_zuco` takes them out.
 """
 
-import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from bci.zuco.materials import READINGS
-from bci.zuco.records import SUBJECTS
-from bci.zuco.splits import Split
-from bci.zuco.text import normalise
+from spikeloom.accel.common.files import read_csv
+from spikeloom.bci.zuco.materials import TASK_LISTS
+from spikeloom.bci.zuco.records import SUBJECTS
+from spikeloom.bci.zuco.splits import Split
+from spikeloom.bci.zuco.text import normalise
 
-READERS = {reading: len(SUBJECTS[int(reading[-1])]) for reading in READINGS}  # published recordings of each reading
+READERS = {task: len(SUBJECTS[int(task[-1])]) for task in TASK_LISTS}  # published recordings of each task
 SHARED_CHARACTERS = 40  # letters and digits in a row, about eight words, that two texts have by descent only
 
 
@@ -56,52 +56,52 @@ def overlap(name: str, train: Sequence[str], test: Sequence[str], weights: Seque
     )  # fmt: skip
 
 
-def shared_sentences(readings: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], int]:
-    """(reading, reading) -> unique sentences they share."""
-    keys = {name: {normalise(text) for text in texts} for name, texts in readings.items()}
+def shared_sentences(task_lists: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], int]:
+    """(task, task) -> unique sentences they share."""
+    keys = {name: {normalise(text) for text in texts} for name, texts in task_lists.items()}
     return {(a, b): len(keys[a] & keys[b]) for a, b in combinations(keys, 2)}
 
 
-def published_index_split(readings: Mapping[str, Sequence[str]], readers: Mapping[str, int] | None = None) -> Overlap:
-    """What the split by place in each task's list leaks when models learn from all of `readings` at once."""
+def published_index_split(task_lists: Mapping[str, Sequence[str]], readers: Mapping[str, int] | None = None) -> Overlap:
+    """What the split by place in each task's list leaks when models learn from all of `task_lists` at once."""
     readers = READERS if readers is None else readers
     train: list[str] = []
     test: list[str] = []
     weights: list[float] = []
-    for reading, texts in readings.items():
+    for task, texts in task_lists.items():
         n_train, n_valid = int(0.8 * len(texts)), int(0.1 * len(texts))
         train += texts[:n_train]
         held_out = texts[n_train + n_valid :]
         test += held_out
-        weights += [readers[reading]] * len(held_out)
-    return overlap(" ".join(readings), train, test, weights)
+        weights += [readers[task]] * len(held_out)
+    return overlap(" ".join(task_lists), train, test, weights)
 
 
-def published_rows(path: Path, readings: Sequence[str] = ()) -> Overlap:
+def published_rows(path: Path, task_lists: Sequence[str] = ()) -> Overlap:
     """The same for the rows of a published preprocessing, its own train and test column taken at its word.
 
     path: a table with the columns split_name, pickle_file (whose name begins with the task) and target_string.
-    readings: keep only these; all where left out. Raises ValueError naming the file and the column that is missing.
+    task_lists: keep only these; all where left out. Raises ValueError naming the file and the column that is missing.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; use the metadata table of the published preprocessing") from None
+    lines = read_csv(path, "use the metadata table of the published preprocessing")
     needed = ("split_name", "pickle_file", "target_string")
     if absent := [column for column in needed if not lines or lines[0].get(column) is None]:
         raise ValueError(f"{path} has no column {absent[0]}; use the metadata table of the published preprocessing")
     texts: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
-    found = dict.fromkeys(readings)  # an ordered set
+    found = dict.fromkeys(task_lists)  # an ordered set
     for line in lines:
         name = re.match(r"v([12])-task\d-(TSR|SR|NR)\b", line["pickle_file"])
         if name is None or line["split_name"] not in texts:
             raise ValueError(
                 f"{path}: cannot tell task and split of {line['pickle_file']!r}; use the table as published"
             )
-        if (reading := f"{name[2]}{name[1]}") in readings or not readings:
-            found[reading] = None
+        if (task := f"{name[2]}{name[1]}") in task_lists or not task_lists:
+            found[task] = None
             texts[line["split_name"]].append(line["target_string"])
+    if not texts["test"]:
+        raise ValueError(
+            f"{path} has no row of {' '.join(task_lists) or 'any task'} in test; use the table as published"
+        )
     return overlap(" ".join(found), texts["train"], texts["test"])
 
 

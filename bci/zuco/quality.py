@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from accel.files import write_csv
-from bci.zuco.records import Recording, Sentence
-from bci.zuco.samples import DROP_REASONS, Samples, drop_reason, fixated
-from bci.zuco.text import corrected, is_punctuation
+from spikeloom.accel.common.files import write_csv
+from spikeloom.bci.zuco.records import Recording, Sentence
+from spikeloom.bci.zuco.samples import DROP_REASONS, Samples, drop_reason, fixated, level, unlike_the_rest
+from spikeloom.bci.zuco.text import corrected, is_punctuation
 
 # n_rows: sentences of the file, of which n_missing_sentence have no words and n_sentence_nan a rejected sentence EEG.
 # n_words, n_unfixated: words of the rows that are not missing; omission_rate: their ratio. n_nan_fixation: fixations
@@ -36,8 +36,18 @@ def quality_table(
     n_truncated_bpe is None, not 0. omission_rate is None where there are no words. Reads `sentences` once.
     """
     counts: dict[Recording, Counter[str]] = {}
+    kept: dict[Recording, list[tuple[float, dict[str, int]]]] = {}  # level and counts of rows that give a sample
     for sentence in sentences:
-        counts.setdefault(sentence.recording, Counter()).update(_count(sentence, samples, count_tokens))
+        found = _count(sentence, samples, count_tokens)
+        counts.setdefault(sentence.recording, Counter()).update(found)
+        if found["n_kept"]:
+            kept.setdefault(sentence.recording, []).append((level(sentence), found))
+    for recording, rows in kept.items():
+        for outlying, (_, found) in zip(unlike_the_rest([value for value, _ in rows]), rows, strict=True):
+            if outlying:
+                truncated = {name: found[name] for name in ("n_truncated_words", "n_truncated_bpe")}
+                counts[recording].subtract({"n_kept": 1, **truncated})
+                counts[recording].update({"n_dropped": 1, "drop_reason_level": 1})
     table = []  # dict
     for recording, n in counts.items():
         row: dict[str, str | int | float | None] = {**recording._asdict(), **{name: n[name] for name in COUNTS}}

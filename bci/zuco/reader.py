@@ -12,9 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from bci.zuco import hdf5, matlab5
-from bci.zuco.matlab5 import Value
-from bci.zuco.records import BANDS, MEASURES, N_CHANNELS, SAMPLE_MS, TASKS, Fixations, Recording, Sentence, Word
+from spikeloom.accel.common.files import require_regular
+from spikeloom.bci.zuco import hdf5, matlab5
+from spikeloom.bci.zuco.matlab5 import Value
+from spikeloom.bci.zuco.records import (
+    BANDS,
+    MEASURES,
+    N_CHANNELS,
+    SAMPLE_MS,
+    TASKS,
+    Fixations,
+    Recording,
+    Sentence,
+    Word,
+)
 
 VARIABLE = "sentenceData"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -33,6 +44,7 @@ RAW_FIELDS = FIELDS | {"rawData", "rawET"}
 
 def file_format(path: Path) -> str:
     """Who reads the file, `matlab5` or `hdf5`, by its first bytes. Raises ValueError naming them when neither can."""
+    require_regular(path, "use a MATLAB file as published on osf.io")
     with path.open("rb") as file:
         head = file.read(520)
     if HDF5_SIGNATURE in (head[:8], head[512:520]):
@@ -43,7 +55,7 @@ def file_format(path: Path) -> str:
 
 
 def recording_of(path: Path) -> Recording:
-    """Which reading a file holds, by its name. Raises ValueError for a name that does not say."""
+    """Which subject and task a file holds, by its name. Raises ValueError for a name that does not say."""
     match = FILE_NAME.fullmatch(path.name)
     version = VERSION_OF_INITIAL.get(match[1][0]) if match else None
     if match is None or version is None:
@@ -57,7 +69,7 @@ def recording_of(path: Path) -> Recording:
 def find_files(root: Path) -> list[Path]:
     """The result files below `root`, at any depth and under any folder names, sorted by file name.
 
-    Raises ValueError when there is none, and when two hold the same reading.
+    Raises ValueError when there is none, and when two hold the same subject and task.
     """
     files = sorted((p for p in root.rglob("results*.mat") if FILE_NAME.fullmatch(p.name)), key=lambda p: (p.name, p))
     if not files:
@@ -67,7 +79,7 @@ def find_files(root: Path) -> list[Path]:
         )
     for file, following in zip(files, files[1:], strict=False):
         if file.name == following.name:
-            raise ValueError(f"{file} and {following} hold the same reading; keep one")
+            raise ValueError(f"{file} and {following} hold the same subject and task; keep one")
     return files
 
 
@@ -86,7 +98,9 @@ def read_sentences(path: Path, *, raw: bool = False, recording: Recording | None
     for index, row in enumerate(rows):
         try:
             yield _sentence(recording, index, row, raw)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except KeyError as error:
+            raise ValueError(f"{path}: row {index} lacks {error}; download it again") from error
+        except (TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
             raise ValueError(f"{path}: row {index} is not as published ({error}); download it again") from error
 
 
@@ -130,7 +144,11 @@ def _word(struct: dict[str, Value], raw: bool) -> Word:
 
 
 def _bands(fields: dict[str, Value], prefix: str) -> np.ndarray | None:
-    """The vectors of the eight bands behind each other, `[840]`; None where the file has none of them."""
+    """The vectors of the eight bands behind each other, `[840]`; None where the file has none of them. Raises KeyError
+    where it has fields for some bands and not for others."""
+    absent = [f"{prefix}_{band}" for band in BANDS if f"{prefix}_{band}" not in fields]
+    if absent and (prefix == "mean" or len(absent) < len(BANDS)):
+        raise KeyError(absent[0])
     vectors = [_numbers(fields.get(f"{prefix}_{band}"))[:N_CHANNELS] for band in BANDS]
     rejected = (vector.size == 1 and np.isnan(vector[0]) for vector in vectors)  # one NaN stands for all channels
     joined = np.concatenate([np.full(N_CHANNELS, np.nan) if r else v for v, r in zip(vectors, rejected, strict=True)])

@@ -72,7 +72,7 @@ TASKS = ("SR", "NR", "TSR")
 
 
 class Recording(NamedTuple):
-    """Which reading a file holds. version: 1 or 2, of ZuCo; task: one of TASKS."""
+    """Which subject and task a file holds. version: 1 or 2, of ZuCo; task: one of TASKS."""
 
     subject: str
     version: int
@@ -128,7 +128,7 @@ class Sentence:
 
     recording, index: the file and the 0-based row in it; rows line up across subjects. content: text of the file.
     words: in reading order, empty where the row is missing. eeg: float64 `[840]` in uV over the whole sentence, NaN
-    where rejected, None where absent; answer_eeg: the same while a control question was answered.
+    where rejected, shorter as that of a word, None where absent; answer_eeg: the same during a control question.
     omission_rate: the file's share of unfixated words, NaN where absent. word_bounds_px: float64 `[W, 4]`, left, top,
     right, bottom. fixations: None where absent. raw_eeg: float64 `[T, 105]` in uV, only where asked for and not
     rejected. n_long_vectors: band vectors of more than 105 values, cut to 105.

@@ -7,6 +7,7 @@ Unfixated words are not represented, so the number of tokens is not the number o
 whole sample is dropped for one reason (`drop_reason`); the quality table counts them.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,19 +16,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bci.zuco.records import N_FEATURES, Recording, Sentence, Word
-from bci.zuco.text import corrected, normalise
+from spikeloom.bci.zuco.records import N_FEATURES, Recording, Sentence, Word, is_reference
+from spikeloom.bci.zuco.text import corrected, normalise
 
 MEASURE = "GD"  # the duration whose EEG represents a word
 EPSILON = 1e-6
 
 # Why a sentence gives no sample; the first that holds is the reason.
-DROP_REASONS = ("missing", "sentence_length", "sentence_nan", "no_fixation", "word_length", "word_nan")
+DROP_REASONS = (
+    "missing", "no_text", "text_mismatch", "sentence_length", "sentence_nan", "no_fixation", "word_length", "word_nan",
+    "not_finite", "flat", "scale", "level",
+)  # fmt: skip
+PLAUSIBLE_UV = (0.02, 300.0)  # median band amplitude of a token; ZuCo's lie between 1 and 10
+# A row whose amplitude is this far from the median of its recording is dropped, where both limits are passed.
+LEVEL_FACTOR, LEVEL_MADS = 5.0, 8.0  # times; robust deviations of the logarithm
+LEVEL_ROWS = 8  # least rows of a recording to compare with
+LEAST_SHARED = 0.5  # of the words of a row, that its text must hold
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sample:
-    """One reading of one sentence.
+    """One trial: the EEG of one subject over one sentence.
 
     eeg: float32 `[L, 840]`, z-scored tokens. words: the text of the word tokens; with `has_sentence_token` the last of
     the L tokens is the sentence. text: the whole sentence, also its unfixated words, misprints corrected; key: the
@@ -68,9 +77,14 @@ def standardise(vectors: np.ndarray) -> np.ndarray:
 
 
 def drop_reason(sentence: Sentence) -> str | None:
-    """Why `sentence` gives no sample, one of DROP_REASONS, or None when it does."""
+    """Why `sentence` gives no sample, the first of DROP_REASONS that holds, or None when it does. `level`, which takes
+    the other rows of a recording, is not looked at here."""
     if sentence.missing:
         return "missing"
+    if not normalise(sentence.content):
+        return "no_text"
+    if not words_fit(sentence):
+        return "text_mismatch"
     if sentence.eeg is None or len(sentence.eeg) != N_FEATURES:
         return "sentence_length"
     if np.isnan(sentence.eeg).any():
@@ -80,9 +94,45 @@ def drop_reason(sentence: Sentence) -> str | None:
         return "no_fixation"
     if any(vector is None or len(vector) != N_FEATURES for vector in vectors):
         return "word_length"
-    if any(vector is not None and np.isnan(vector).any() for vector in vectors):
+    tokens = np.stack([sentence.eeg, *(vector for vector in vectors if vector is not None)])
+    if np.isnan(tokens).any():
         return "word_nan"
-    return None
+    if not np.isfinite(tokens).all():
+        return "not_finite"
+    levels = np.median(np.abs(tokens[:, ~is_reference]), axis=1)
+    if not levels.all() or not np.ptp(tokens[:, ~is_reference], axis=1).all():
+        return "flat"
+    low, high = PLAUSIBLE_UV
+    return None if ((levels >= low) & (levels <= high)).all() and (tokens >= 0).all() else "scale"
+
+
+def level(sentence: Sentence) -> float:
+    """Logarithm of the median band amplitude of a row that gives a sample, in uV: the median over its tokens."""
+    tokens = [sentence.eeg, *(word.eeg[MEASURE] for word in fixated(sentence))]
+    return float(np.log(np.median([np.median(np.abs(t[~is_reference])) for t in tokens if t is not None])))
+
+
+def unlike_the_rest(levels: Sequence[float]) -> np.ndarray:
+    """Which rows of one recording have another `level` than its other rows, such as ten times the amplitude: bool [n].
+
+    A z-score hides a scaled row from a model; it is dropped because whatever scaled it is not known to have spared its
+    pattern.
+    """
+    values = np.asarray(levels, dtype=float)
+    if len(values) < LEVEL_ROWS:
+        return np.zeros(len(values), dtype=bool)
+    distance = np.abs(values - np.median(values))
+    deviation = 1.4826 * np.median(distance)  # of a normal distribution, from the median absolute one
+    return np.asarray(distance > max(np.log(LEVEL_FACTOR), LEVEL_MADS * deviation))
+
+
+def words_fit(sentence: Sentence) -> bool:
+    """Whether the words of a row are those of its text: at least half of them, each as often as it stands there."""
+    words = Counter(normalise(" ".join(word.content for word in sentence.words)).split())
+    if not words:
+        return True  # punctuation alone says nothing
+    shared = words & Counter(normalise(sentence.content).split())
+    return shared.total() >= LEAST_SHARED * words.total()
 
 
 def fixated(sentence: Sentence) -> list[Word]:

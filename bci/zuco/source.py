@@ -1,9 +1,9 @@
-"""Where readings come from: the recordings below a folder, behind the same three names as the synthetic set.
+"""Where trials come from: the recordings below a folder, behind the same three names as the synthetic set.
 
     recordings   who read what            rows()   every sentence somebody read, without its EEG: what a split needs
     iteration    the sentences themselves, recording by recording, one at a time
 
-Result files are parsed once and then read from the cache (`bci.zuco.cache`).
+Result files are parsed once and then read from the cache (`spikeloom.bci.zuco.cache`).
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from bci.zuco.cache import CachedSentences, cached_sentences
-from bci.zuco.reader import find_files, recording_of
-from bci.zuco.records import Recording, Sentence
-from bci.zuco.splits import Row
-from bci.zuco.synthetic import SyntheticZuCo
+from spikeloom.bci.synthetic.zuco import SyntheticZuCo
+from spikeloom.bci.zuco.cache import CachedSentences, cached_sentences
+from spikeloom.bci.zuco.reader import find_files, recording_of
+from spikeloom.bci.zuco.records import Recording, Sentence
+from spikeloom.bci.zuco.splits import Row
 
 
 class Recorded(Protocol):
@@ -102,6 +102,7 @@ def rows_of(source: Recorded) -> list[Row]:
             for recording in source.recordings
             for index, text in enumerate(source.texts)
         ]
-    if isinstance(source, ZuCoFiles):
-        return source.rows()
+    rows = getattr(source, "rows", None)
+    if rows is not None:
+        return list(rows())
     return [Row(sentence.subject, task_of(sentence.recording), sentence.index, sentence.content) for sentence in source]

@@ -24,10 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
-from accel.files import read_json, write_csv, write_json
-from bci.zuco.records import Sentence
-from bci.zuco.text import normalise
+from spikeloom.accel.common.files import read_json, require_regular, write_csv, write_json
+from spikeloom.bci.zuco.records import Sentence
+from spikeloom.bci.zuco.text import normalise
 
+KEY_COLUMNS = ["key", "split", "n_rows", "tasks", "text"]
 SPLITS = ("train", "valid", "test")
 DROPPED = "dropped"
 FILM_TASK = "SR"  # the sentences of the other tasks come from Wikipedia
@@ -49,11 +50,11 @@ def row_of(sentence: Sentence) -> Row:
     return Row(sentence.subject, f"{sentence.task}{sentence.version}", sentence.index, sentence.content)
 
 
-def rows_of_materials(readings: Mapping[str, Sequence[str]], readers: Mapping[str, int]) -> list[Row]:
-    """The rows `readers[task]` people would make of each reading, as `bci.zuco.materials` gives them."""
+def rows_of_materials(task_lists: Mapping[str, Sequence[str]], readers: Mapping[str, int]) -> list[Row]:
+    """The rows `readers[task]` people would make of each task, as `spikeloom.bci.zuco.materials` gives them."""
     return [
         Row(f"reader{reader}", task, index, text)
-        for task, texts in readings.items()
+        for task, texts in task_lists.items()
         for reader in range(readers[task])
         for index, text in enumerate(texts)
     ]
@@ -64,11 +65,11 @@ class SplitConfig:
     """unit: `run` for real recordings, `key` for synthetic ones; valid, test: shares of the rows that are kept."""
 
     unit: str = "run"
-    seed: int = 0
+    seed: int = 0  # of the draw of runs or keys
     valid: float = 0.1
     test: float = 0.1
-    run_length: int = 25
-    margin: int = 10
+    run_length: int = 25  # consecutive sentences that stay in one set
+    margin: int = 10  # training sentences this close to a held-out one are left out
 
     def __post_init__(self) -> None:
         if self.unit not in ("run", "key"):
@@ -79,7 +80,7 @@ class SplitConfig:
             raise ValueError(f"got run_length={self.run_length}, margin={self.margin}; use 25 and 10")
 
     def build(self, rows: Iterable[Row]) -> "Split":
-        """The split of `rows`. Raises ValueError for no rows, or for readings too short for their runs."""
+        """The split of `rows`. Raises ValueError for no rows, or for lists too short for their runs."""
         rows = list(rows)
         if not rows:
             raise ValueError("got no rows to split; use recordings that hold at least one sentence")
@@ -162,7 +163,7 @@ class Split:
             raise ValueError(f"the split was made from rows {self.rows_digest[:12]}, these are {found[:12]}; {RESPLIT}")
         if self.config.unit != "run":
             return
-        for task, at in _reading_orders(rows).items():
+        for task, at in _presentation_orders(rows).items():
             fates = {i: {self.keys[key].split for key in keys} for i, keys in at.items()}
             held_out = {i for i, found in fates.items() if found & {"valid", "test"}}
             for i, found_there in fates.items():
@@ -188,24 +189,58 @@ class Split:
 def load_split(folder: Path) -> Split:
     """Read a split. Raises ValueError naming the file that is missing, changed, or puts one key into two splits."""
     described = read_json(folder / "split.json", RESPLIT)
+    if not isinstance(described, dict):
+        raise ValueError(f"{folder / 'split.json'} holds no object; {RESPLIT}")
     path = folder / "keys.csv"
+    require_regular(path, RESPLIT)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; {RESPLIT}") from None
     if (found := hashlib.sha256(content).hexdigest()) != described.get("keys_sha256"):
         raise ValueError(f"{path} was changed since it was written (sha256 {found[:12]}); {RESPLIT}")
-    keys: dict[str, KeyFate] = {}
-    for line in csv.DictReader(io.StringIO(content.decode("utf-8"), newline="")):
-        key = normalise(line["text"])
-        if line["split"] not in (*SPLITS, DROPPED) or key != line["key"] or key in keys:
-            raise ValueError(f"{path}: the key {line['key']!r} is doubled, unknown or in no split; {RESPLIT}")
-        tasks = tuple(line["tasks"].split())
-        keys[key] = KeyFate(split=line["split"], n_rows=int(line["n_rows"]), tasks=tasks, text=line["text"])
     try:
-        return Split(config=SplitConfig(**described["config"]), keys=keys, rows_digest=described["rows_sha256"])
-    except (KeyError, TypeError) as error:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}); {RESPLIT}") from None
+    keys = _read_keys(path, text)
+    try:
+        config = SplitConfig(**described["config"])
+        digest = described["rows_sha256"]
+        if not isinstance(digest, str):
+            raise TypeError(f"rows_sha256 is {digest!r}")
+        return Split(config=config, keys=keys, rows_digest=digest)
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'split.json'} does not describe a split ({error}); {RESPLIT}") from error
+
+
+def _read_keys(path: Path, text: str) -> dict[str, KeyFate]:
+    """The rows of keys.csv. Raises ValueError naming the line that is none."""
+    keys: dict[str, KeyFate] = {}
+    rows = csv.reader(io.StringIO(text, newline=""))
+    try:
+        header = next(rows, [])
+        if header != KEY_COLUMNS:
+            raise ValueError(f"{path}, line 1: the columns are {','.join(header)[:80]!r}, not {','.join(KEY_COLUMNS)}")
+        for cells in rows:
+            where = f"{path}, line {rows.line_num}"
+            if len(cells) != len(KEY_COLUMNS):
+                raise ValueError(f"{where}: {len(cells)} cells, not {len(KEY_COLUMNS)}; {RESPLIT}")
+            found = dict(zip(KEY_COLUMNS, cells, strict=True))
+            key = normalise(found["text"])
+            if found["split"] not in (*SPLITS, DROPPED) or key != found["key"] or key in keys:
+                raise ValueError(
+                    f"{where}: the key {found['key'][:80]!r} is doubled, unknown or in no split; {RESPLIT}"
+                )
+            if not found["n_rows"].isdecimal() or len(found["n_rows"]) > 9:
+                raise ValueError(f"{where}: n_rows is {found['n_rows'][:20]!r}, no number; {RESPLIT}")
+            tasks = tuple(found["tasks"].split())
+            keys[key] = KeyFate(split=found["split"], n_rows=int(found["n_rows"]), tasks=tasks, text=found["text"])
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num} is no line of a table ({error}); {RESPLIT}") from error
+    if not keys:
+        raise ValueError(f"{path} holds no sentence; {RESPLIT}")
+    return keys
 
 
 def digest_of_rows(rows: Iterable[Row]) -> str:
@@ -229,12 +264,12 @@ def _by_key(config: SplitConfig, rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _by_run(config: SplitConfig, rows: Sequence[Row], n_rows: Mapping[str, int]) -> dict[str, str]:
-    orders = _reading_orders(rows)
+    orders = _presentation_orders(rows)
     spaced = config.run_length + config.margin
     most = {task: (max(at) + 1) // spaced for task, at in orders.items()}
     if sum(most.values()) < 2:
         raise ValueError(
-            f"these readings are too short for a run of valid and one of test, each {config.run_length} sentences and "
+            f"these lists are too short for a run of valid and one of test, each {config.run_length} sentences and "
             f"a margin of {config.margin}; use unit=key or shorter runs"
         )
 
@@ -257,7 +292,7 @@ def _by_run(config: SplitConfig, rows: Sequence[Row], n_rows: Mapping[str, int])
 def _place_runs(
     config: SplitConfig, orders: Mapping[str, Mapping[int, set[str]]], n_valid: int, n_test: int
 ) -> dict[str, str]:
-    """Fates when the readings hold so many runs, shared out by length, one in each equal stretch of a reading."""
+    """Fates when the lists hold so many runs, shared out by length, one in each equal stretch of a list."""
     generator = np.random.default_rng((config.seed, n_valid, n_test))
     lengths = {task: max(at) + 1 for task, at in sorted(orders.items())}
     spaced = config.run_length + config.margin
@@ -293,7 +328,7 @@ def _shared_out(n_runs: int, lengths: Mapping[str, int], most: Mapping[str, int]
     return {task: n for task, n in given.items() if n}
 
 
-def _reading_orders(rows: Iterable[Row]) -> dict[str, dict[int, set[str]]]:
+def _presentation_orders(rows: Iterable[Row]) -> dict[str, dict[int, set[str]]]:
     """task -> place in the reading order -> keys read there (one, where all readers saw the same list)."""
     orders: dict[str, dict[int, set[str]]] = {}
     for row in rows:

@@ -2,7 +2,7 @@
 
 Quality counts, the share of words each reader skips, the mean amplitude of every band and channel, and, where raw EEG
 was read, its power spectrum. Memory is that of one sentence and the sums. What this module does not do: draw
-(`bci.figures`), or decide which rows are fit (`bci.zuco.samples`).
+(`spikeloom.bci.reports.charts`), or decide which rows are fit (`spikeloom.bci.zuco.samples`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bci.zuco.quality import quality_table
-from bci.zuco.records import BANDS, N_CHANNELS, N_FEATURES, SAMPLING_HZ, Sentence
-from bci.zuco.samples import MEASURE, Samples
+from spikeloom.bci.zuco.quality import quality_table
+from spikeloom.bci.zuco.records import BANDS, N_CHANNELS, N_FEATURES, SAMPLING_HZ, Sentence
+from spikeloom.bci.zuco.samples import MEASURE, Samples
 
 WELCH_SAMPLES = 1000  # 2 s: half a hertz apart
 

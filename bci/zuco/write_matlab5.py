@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from accel.files import whole
-from bci.zuco.layout import VARIABLE, Cell, Struct, Value, sentence_data
-from bci.zuco.records import Sentence
+from spikeloom.accel.common.files import whole
+from spikeloom.bci.zuco.layout import VARIABLE, Cell, Struct, Value, sentence_data
+from spikeloom.bci.zuco.records import Sentence
 
 
 def write_matlab5(path: Path, sentences: Sequence[Sentence]) -> None:

@@ -1,8 +1,8 @@
-"""What a domain brings to the verbs: one module a domain, whose functions are one of the two protocols here.
+"""What a domain brings to the verbs: one adapter a domain, whose functions are the protocol here.
 
-A classifier shares training and evaluation with the others and brings the parts that differ. A domain whose training is
-another one altogether has `train` and `evaluate` of its own instead. Which domain is meant follows from the room that a
-configuration's class lives in, so there is nothing to register.
+Classifiers of speech and vision share training and evaluation and bring the parts that differ (`Classifier`). Which
+adapter is meant follows from the package that a configuration's classes live in, so there is nothing to register. A
+leaf: adapters are imported when they are asked for.
 """
 
 from collections.abc import Sequence
@@ -13,30 +13,35 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from accel.report import Section
+from spikeloom.accel.analysis.energy import Operations
+from spikeloom.accel.common.datamodule import DataSpec
+from spikeloom.accel.common.report import Section
+from spikeloom.accel.trainer.workload import Workload
+from spikeloom.pipelines.config.groups import package_of
 
 DOMAINS = ("bci", "speech", "vision")
 
 
-class DataModule(Protocol):
-    """Labelled sets of samples for training, choosing and testing; the test set is read when it is first asked for."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-    @property
-    def n_classes(self) -> int: ...
-    @property
-    def valid_set(self) -> Any: ...
-    @property
-    def test_set(self) -> Any: ...
-    def setup(self) -> None: ...
-    def train_dataloader(self) -> Any: ...
-    def val_dataloader(self) -> Any: ...
-
-
 @runtime_checkable
-class Domain(Protocol):
-    """What every domain has. `trained` is a `runs.TrainedModel`, `config` a `schema.TrainConfig`, of `pipelines`."""
+class Adapter(Protocol):
+    """What every domain has. `trained` is a `run_dir.TrainedModel`, `config` a `config.train.TrainConfig`."""
+
+    def train(self, config: Any) -> dict[str, Any]:
+        """Train into `config.run` and return its result.json."""
+
+    def report(self, config: Any) -> None:
+        """Draw the page of the finished run `config.run` again."""
+
+    def print_table(self, config: Any) -> None:
+        """The runs beside this one that differ only in seed, as one table; nothing for a single run."""
+
+    def evaluate(self, config: Any, trained_with: Any) -> dict[str, Any]:
+        """Score the run `config.run`, trained with `trained_with`; writes JSON and returns its content."""
+
+    def print_summary(self, found: dict[str, Any]) -> None:
+        """Print what `evaluate` found: what an inference costs, or the verdict."""
+
+    def build_model(self, config: Any, data: DataSpec) -> nn.Module: ...
 
     def load_weights(self, folder: Path) -> nn.Module:
         """The model whose config.json and model.safetensors lie in `folder`."""
@@ -44,29 +49,51 @@ class Domain(Protocol):
     def example_batches(self, trained: Any, config: Any, n_batches: int, batch_size: int) -> tuple[list[Tensor], str]:
         """Real input batches on which an export measures densities, and in words what they are."""
 
+    def audit(self, trained_with: Any, config: Any) -> tuple[Operations, str]:
+        """Operations of the run `config.run` (a `config.audit.AuditConfig`) on real samples, and in words on which."""
+
 
 @runtime_checkable
-class OwnWay(Domain, Protocol):
-    """A domain that does not classify: it trains and evaluates in its own way, from the claim of the folder on, and
-    exports parts of its models, in order; the first is the one in the export folder itself."""
+class HasPretraining(Adapter, Protocol):
+    """A domain with models that are pretrained, for others to inherit from."""
 
-    def train(self, config: Any) -> None: ...
-    def evaluate(self, trained: Any, trained_with: Any, config: Any) -> None: ...
+    def is_pretraining(self, config: Any) -> bool:
+        """Whether `train` pretrains the model of this configuration."""
+
+
+@runtime_checkable
+class HasWorkload(Protocol):
+    """An adapter whose export is a workload without a program: the layers are no graph of PyTorch operations."""
+
+    def export_workload(self, folder: Path, trained_with: Any, n_batches: int, batch_size: int) -> Workload: ...
+
+
+@runtime_checkable
+class LoadsOwnFolder(Protocol):
+    """An adapter whose model folder has no preprocessor_config.json: the run has the front end."""
+
+    def load_trained(self, folder: Path, trained_with: Any) -> Any:
+        """The `run_dir.TrainedModel` of the model folder `folder`, trained with `trained_with`."""
+
+
+@runtime_checkable
+class HasParts(Adapter, Protocol):
+    """A domain that exports parts of its models, in order; the first is the one in the export folder itself."""
+
     def export_parts(self, trained: Any, config: Any, n_batches: int, batch_size: int) -> Sequence[Any]: ...
 
 
 @runtime_checkable
-class Classifier(Domain, Protocol):
+class Classifier(Adapter, Protocol):
     """A domain of samples with one label each. A set has a length and `labels` `[n]`."""
 
     SAMPLES: str  # what is counted: clips, images
 
-    def data_module(self, config: Any) -> Any: ...
+    def data_module(self, config: Any) -> Any:
+        """A `SplitDataModule`, not set up."""
 
-    def build_model(self, config: Any, data: Any) -> nn.Module: ...
-
-    def task(self, config: Any, data: Any, model: Any) -> Any:
-        """The `pipelines.tasks.ClassificationTask` of a model that learns from labels alone."""
+    def log_probabilities(self, model: Any, batch: Any) -> Tensor:
+        """[B, classes] of a training batch, in float32."""
 
     def predict(self, model: Any, samples: Any) -> Tensor:
         """Log-probabilities `[n, classes]` of a whole set, in its order, in evaluation mode."""
@@ -93,9 +120,6 @@ class Classifier(Domain, Protocol):
     def measure(self, trained: Any, samples: Any, prepared: Any) -> dict[str, Any]:
         """What else evaluation.json holds: who or what was scored, and what an inference costs."""
 
-    def tell(self, scores: dict[str, Any]) -> None:
-        """Print what `measure` found."""
-
 
 def data_at(source: Any, root: str | None) -> Any:
     """The data of a configuration, in another folder if one is given. Raises ValueError for data without a folder."""
@@ -106,14 +130,17 @@ def data_at(source: Any, root: str | None) -> Any:
     return replace(source, root=root)
 
 
-def room_of(config: Any) -> str:
-    """The room that a configuration (or its class) lives in."""
-    return (config if isinstance(config, type) else type(config)).__module__.partition(".")[0]
-
-
 def domain_of(config: Any) -> Any:
     """The domain of a configuration, or of its class. Raises ValueError for one that is not of a domain."""
-    room = room_of(config)
-    if room not in DOMAINS:
-        raise ValueError(f"{room} is no domain that trains; use data of {', '.join(DOMAINS)}")
-    return import_module(f"pipelines.domains.{room}")
+    domain = package_of(config)
+    if domain not in DOMAINS:
+        raise ValueError(f"{domain} is no domain that trains; use data of {', '.join(DOMAINS)}")
+    return import_module(f"spikeloom.pipelines.domains.{domain}")
+
+
+def adapter_of(config: Any) -> Any:
+    """The adapter of a training's configuration: that of its data, but of its model where that learns by a rule of its
+    own (binary-stochastic networks)."""
+    if package_of(config.model) in DOMAINS:
+        return domain_of(config.data)
+    return import_module(f"spikeloom.pipelines.domains.{config.model.kind}")

@@ -1,30 +1,41 @@
-"""Speech, as the verbs see it: words spoken one a clip, recognised by a SpikeSCR."""
+"""Speech, as the verbs see it: words spoken one a clip, recognised by a SpikeSCR or a network beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from accel.interop.neurobench import neurobench_metrics
-from accel.report import Section
-from pipelines import story
-from pipelines.domains import data_at
-from pipelines.runs import TrainedModel
-from pipelines.schema import TrainConfig
-from pipelines.tasks import ClassificationTask
-from speech.batches import Draw, FeatureSet, featurise
-from speech.clips import Clips
-from speech.datamodule import SpeechDataModule
-from speech.energy import count_operations
-from speech.spikescr import SpikeSCR
-from speech.training import predict as predict
-from speech.training import speech_log_probabilities
+from spikeloom.accel.analysis.energy import Operations
+from spikeloom.accel.common.batches import BatchIndex
+from spikeloom.accel.common.changes import changes
+from spikeloom.accel.common.datamodule import DataSpec
+from spikeloom.accel.common.report import Section
+from spikeloom.accel.interop.neurobench import neurobench_metrics
+from spikeloom.pipelines.config.audit import AuditConfig
+from spikeloom.pipelines.config.train import TrainConfig
+from spikeloom.pipelines.domains import data_at
+from spikeloom.pipelines.reports import training as story
+from spikeloom.pipelines.reports.seeds import print_seeds
+from spikeloom.pipelines.training.classification import report as report
+from spikeloom.pipelines.training.classification import train as train
+from spikeloom.pipelines.training.evaluation import evaluate as evaluate
+from spikeloom.pipelines.training.run_dir import TrainedModel
+from spikeloom.pipelines.training.run_dir import load_model as trained_in
+from spikeloom.speech.batches import FeatureSet, featurise
+from spikeloom.speech.datamodule import SpeechDataModule
+from spikeloom.speech.datasets.clips import Clips
+from spikeloom.speech.datasets.folders import has_audio, is_audio, word_folders
+from spikeloom.speech.energy import count_operations
+from spikeloom.speech.models.loading import load_model
+from spikeloom.speech.models.prediction import predict as predict
+from spikeloom.speech.models.prediction import speech_log_probabilities
 
+log_probabilities, print_table = speech_log_probabilities, print_seeds
 SAMPLES = "clips"
-DIGITS, WORDS, SPIKES = "wavs named DIGIT_SPEAKER_INDEX.wav", "a folder of wavs for each word", "spikes in HDF5"
-LAYOUT_OF = {"fsdd": DIGITS, "gsc": WORDS, "shd": SPIKES, "ssc": SPIKES, "spikes": SPIKES}
+DIGITS, WORDS, SPIKES = "files named DIGIT_SPEAKER_INDEX", "a folder of recordings for each word", "spikes in HDF5"
+LAYOUT_OF = {"fsdd": DIGITS, "gsc": WORDS, "words": WORDS, "shd": SPIKES, "ssc": SPIKES, "spikes": SPIKES}
 LOOKED_AT = 8  # clips for each one on which densities are measured
 
 
@@ -35,17 +46,13 @@ def data_module(config: TrainConfig) -> SpeechDataModule:
     )  # fmt: skip
 
 
-def build_model(config: TrainConfig, data: SpeechDataModule) -> SpikeSCR:
-    model: SpikeSCR = config.model.build(data.n_inputs, data.n_classes)
+def build_model(config: TrainConfig, data: DataSpec) -> nn.Module:
+    model: nn.Module = config.model.build(data.n_inputs, data.n_classes)
     return model
 
 
-def task(config: TrainConfig, data: SpeechDataModule, model: SpikeSCR) -> ClassificationTask:
-    return ClassificationTask(model, data.n_classes, config.optimizer, speech_log_probabilities)
-
-
-def load_weights(folder: Path) -> SpikeSCR:
-    return SpikeSCR.from_pretrained(folder, strict=True)
+def load_weights(folder: Path) -> nn.Module:
+    return load_model(folder)
 
 
 def origins(data: SpeechDataModule) -> dict[str, Any]:
@@ -64,7 +71,7 @@ def page(
     run: Path, trained: TrainedModel, data: SpeechDataModule, result: dict[str, Any], log_p: Tensor
 ) -> tuple[str, str, Sequence[Section]]:
     return (
-        f"{result['name']}: SpikeSCR with {result['parameters']:,} parameters",
+        f"{result['name']}: {title(trained.model)} with {result['parameters']:,} parameters",
         f"Trained on {story.people(result['train_speakers'])}; the epoch was chosen on "
         f"{story.people(result['valid_speakers'])}; "
         f"tested once on {story.people(result['test_speakers'])}, {heard_before(result)}.",
@@ -77,15 +84,20 @@ def page(
     )
 
 
+def title(model: Any) -> str:
+    """What a model is, for people."""
+    return str(getattr(model, "title", type(model).__name__))
+
+
 def model_card(result: dict[str, Any], data: SpeechDataModule) -> str:
     """README.md of a model folder: what it is, what it was trained on, how well it does, where it stops."""
     heard = set(result["valid_speakers"]) & set(result["train_speakers"])
     validation = "The validation clips are of voices that also train." if heard else ""
     return f"""---
 library_name: spikeloom
-tags: [spiking, keyword-spotting]
+tags: [keyword-spotting]
 ---
-# SpikeSCR, {result["parameters"]:,} parameters
+# {result["name"]}, {result["parameters"]:,} parameters
 
 Recognises {data.n_classes} words ({", ".join(data.class_names)}), one a clip.
 
@@ -98,16 +110,17 @@ Recognises {data.n_classes} words ({", ".join(data.class_names)}), one a clip.
 
 The test clips were scored once, at the best validation epoch: {story.people(result["test_speakers"])}, \
 {heard_before(result)}. {validation}
-Load with `speech.spikescr.SpikeSCR.from_pretrained(FOLDER)`; `preprocessor_config.json` holds the front end.
+Load with `spikeloom.load(RUN)` or `spikeloom.speech.models.loading.load_model(FOLDER)`; `preprocessor_config.json`
+holds the front end.
 Limits: one seed, the recording conditions of its data, a single word in each clip.
 """
 
 
 def heard_before(result: dict[str, Any]) -> str:
-    """Whether the test speakers were heard in training, as the end of a sentence about them."""
+    """Whether the test speakers are in the training set, as the end of a sentence about them."""
     heard = set(result["test_speakers"]) & set(result["train_speakers"])
     if not heard:
-        return "never heard in training"
+        return "not in the training set"
     return f"of whom {len(heard)} (a published split) also train"
 
 
@@ -138,9 +151,12 @@ def layout(root: Path) -> str | None:
     """What kind of recordings lie at `root`, judged by names alone; None when there are none we know."""
     if root.suffix == ".h5" or any(root.glob("*.h5")):
         return SPIKES
-    if any(any(folder.glob("[0-9]_*_*.wav")) for folder in (root, root / "recordings")):
-        return DIGITS
-    return WORDS if any(root.glob("*/*.wav")) else None
+    if not root.is_dir():
+        return None
+    for folder in (root, root / "recordings"):
+        if folder.is_dir() and any(is_audio(file) for file in folder.glob("[0-9]_*_*")):
+            return DIGITS
+    return WORDS if any(has_audio(folder) for folder in word_folders(root)) else None
 
 
 def prepare(trained: TrainedModel, clips: Clips[Any]) -> FeatureSet:
@@ -152,25 +168,35 @@ def measure(trained: TrainedModel, clips: Clips[Any], features: FeatureSet) -> d
     counts = count_operations(trained.model, features)
     return {
         "speakers": clips.speaker_names(),
-        "neurobench": neurobench_metrics(trained.model, counts.counter, counts.n_clips),
+        "changes": changes.summary(),
+        "neurobench": neurobench_metrics(trained.model, counts.counter, counts.samples),
         "energy": counts.as_dict(),
     }
 
 
-def tell(scores: dict[str, Any]) -> None:
+def print_summary(scores: dict[str, Any]) -> None:
     """NeuroBench's metrics under their names, and what one inference spends with everything counted."""
+    for line in scores["changes"]:
+        print(line)
     metrics, energy = scores["neurobench"], scores["energy"]
-    synapses = metrics["SynapticOperations"]
+    synapses, activity = metrics["SynapticOperations"], metrics["ActivationSparsity"]
     print(
         f"Footprint            {metrics['Footprint']:,} bytes, {metrics['ParameterCount']:,} parameters\n"
         f"ConnectionSparsity   {metrics['ConnectionSparsity']:.4f}\n"
-        f"ActivationSparsity   {metrics['ActivationSparsity']:.4f}\n"
-        f"SynapticOperations   {synapses['Effective_ACs']:,.0f} ACs, {synapses['Effective_MACs']:,.0f} MACs "
+        + (f"ActivationSparsity   {activity:.4f}\n" if activity is not None else "")
+        + f"SynapticOperations   {synapses['Effective_ACs']:,.0f} ACs, {synapses['Effective_MACs']:,.0f} MACs "
         f"of {synapses['Dense']:,.0f} dense, a clip of {energy['steps']:.0f} steps\n"
         f"energy               {energy['energy_pj'] * 1e-9:.4f} mJ a clip: {energy['ac']:,.0f} AC * "
-        f"{energy['ac_pj']} pJ + {energy['mac']:,.0f} MAC * {energy['mac_pj']} pJ; rotation, gates and attention "
-        f"({energy['attention_form'].replace('_', ' ')}) included"
+        f"{energy['ac_pj']} pJ + {energy['mac']:,.0f} MAC * {energy['mac_pj']} pJ; "
+        f"{counted_products(energy)}membrane updates "
+        f"{energy['membrane_energy_pj'] * 1e-9:.4f} mJ beside it; memory is left out"
     )
+
+
+def counted_products(energy: dict[str, Any]) -> str:
+    """What was counted beside the layers, as the beginning of a clause; nothing for networks of layers alone."""
+    form = energy.get("attention_form")
+    return f"rotation, gates and attention ({form.replace('_', ' ')}) included; " if form else ""
 
 
 def example_batches(
@@ -190,12 +216,21 @@ def unpadded_batches(features: FeatureSet, n: int, batch_size: int) -> list[Tens
         raise ValueError(f"got batches={n} of batch_size={batch_size}; use at least 1 of 2")
     n_looked_at = min(len(features), LOOKED_AT * n * batch_size)
     looked_at = torch.arange(n_looked_at) * len(features) // n_looked_at
-    _, lengths, _, ids = features[Draw(0, looked_at)]
+    _, lengths, _, ids = features[BatchIndex(0, looked_at)]
     steps = int(lengths.median())
     whole_clips = ids[lengths >= steps]
     size = min(batch_size, len(whole_clips))
     if size < 2:
         raise ValueError(f"got {len(features)} clips, {size} of median length or longer; use a set of at least 3")
     groups = whole_clips[: n * size // size * size].split(size)
-    batches = [features[Draw(0, group)].features[:, :steps] for group in groups if len(group) == size]
+    batches = [features[BatchIndex(0, group)].features[:, :steps] for group in groups if len(group) == size]
     return [batch.transpose(0, 1).contiguous() for batch in batches[:n]]
+
+
+def audit(trained_with: TrainConfig, config: AuditConfig) -> tuple[Operations, str]:
+    """Validation clips, each run alone."""
+    config.refuse_still_pictures()
+    trained = trained_in(Path(config.run) / "model")
+    clips = prepare(trained, trained_with.data.build().valid)
+    found = count_operations(trained.model, clips, config.batches * config.batch_size)
+    return found, f"{found.samples} validation clips"

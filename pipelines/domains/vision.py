@@ -7,38 +7,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from accel.files import read_json
-from accel.interop.neurobench import neurobench_metrics
-from accel.report import Section
-from accel.spiking.operations import OperationCounter
-from pipelines import story
-from pipelines.domains import data_at
-from pipelines.runs import TrainedModel
-from pipelines.schema import TrainConfig
-from pipelines.scores import confusion_matrix
-from pipelines.tasks import ClassificationTask
-from vision import figures
-from vision.datamodule import Draw, FrameSet, VisionBatch, VisionDataModule
-from vision.frames import PixelsConfig
-from vision.models import ResNetConfig, SpikingNetConfig
-from vision.samples import Samples
-from vision.sources import load_pictures
-from vision.training import predict as predict
-from vision.training import soft_cross_entropy, spike_rates, vision_log_probabilities
+from spikeloom.accel.analysis.energy import Operations
+from spikeloom.accel.common import charts
+from spikeloom.accel.common.batches import BatchIndex, evenly_spread
+from spikeloom.accel.common.datamodule import DataSpec
+from spikeloom.accel.common.report import Section
+from spikeloom.accel.common.statistics import confusion_matrix
+from spikeloom.accel.interop.neurobench import neurobench_metrics
+from spikeloom.pipelines.config.audit import AuditConfig
+from spikeloom.pipelines.config.train import TrainConfig
+from spikeloom.pipelines.domains import data_at
+from spikeloom.pipelines.reports import training as story
+from spikeloom.pipelines.reports.seeds import print_seeds
+from spikeloom.pipelines.training.classification import report as report
+from spikeloom.pipelines.training.classification import train as train
+from spikeloom.pipelines.training.evaluation import evaluate as evaluate
+from spikeloom.pipelines.training.run_dir import TrainedModel, load_model
+from spikeloom.vision import charts as figures
+from spikeloom.vision.datamodule import FrameSet, VisionDataModule
+from spikeloom.vision.datasets.samples import Samples
+from spikeloom.vision.datasets.sources import load_pictures
+from spikeloom.vision.energy import count_operations
+from spikeloom.vision.models.config import ConvNetConfig, ResNetConfig, SpikingNetConfig
+from spikeloom.vision.models.maps import shown_layers, spike_maps
+from spikeloom.vision.models.prediction import predict as predict
+from spikeloom.vision.models.prediction import spike_rates, vision_log_probabilities
+from spikeloom.vision.transforms.frames import PixelsConfig
 
+log_probabilities, print_table = vision_log_probabilities, print_seeds
 SAMPLES = "samples"
 COUNTED = 64  # samples on which operations are counted
-AC_PJ, MAC_PJ = 0.9, 4.6  # 32-bit float, 45 nm (Horowitz, ISSCC 2014)
-
-
-class VisionTask(ClassificationTask):
-    """Negative log-likelihood of labels, or of the shares of classes where labels are smoothed or mixed."""
-
-    def training_loss(self, batch: VisionBatch) -> Tensor:
-        log_p = self.log_probabilities(self.model, batch)
-        if batch.targets is None:
-            return self.cross_entropy(log_p, batch.labels)
-        return soft_cross_entropy(log_p, batch.targets)
+SHOWN_MAPS, SHOWN_LAYERS = 4, 7  # samples and layers of the maps of a report
 
 
 def data_module(config: TrainConfig) -> VisionDataModule:
@@ -49,10 +48,13 @@ def data_module(config: TrainConfig) -> VisionDataModule:
     )  # fmt: skip
 
 
-def build_model(config: TrainConfig, data: VisionDataModule) -> nn.Module:
-    if isinstance(config.model, ResNetConfig | SpikingNetConfig) and data.splits.train.sensor is not None:
-        kind = "ResNet" if isinstance(config.model, ResNetConfig) else "small spiking network"
-        raise ValueError(f"a {kind} classifies pictures, not recordings of events; choose a spiking transformer")
+def build_model(config: TrainConfig, data: DataSpec) -> nn.Module:
+    pictures_only = isinstance(config.model, ResNetConfig | ConvNetConfig | SpikingNetConfig)
+    if pictures_only and data.events:
+        kind = "small spiking network" if isinstance(config.model, SpikingNetConfig) else "network without spikes"
+        raise ValueError(
+            f"a {kind} classifies pictures, not recordings of events; choose a spiking transformer or a SEW-ResNet"
+        )
     size = {"size": config.features.size} if isinstance(config.model, SpikingNetConfig) else {}
     model: nn.Module = config.model.build(data.n_inputs, data.n_classes, **size)
     least = model.feature_info[-1]["reduction"] if hasattr(model, "feature_info") else 1  # type: ignore[index]
@@ -61,24 +63,12 @@ def build_model(config: TrainConfig, data: VisionDataModule) -> nn.Module:
     return model
 
 
-def task(config: TrainConfig, data: VisionDataModule, model: nn.Module) -> VisionTask:
-    return VisionTask(model, data.n_classes, config.optimizer, vision_log_probabilities)
-
-
 def load_weights(folder: Path) -> nn.Module:
-    """A spiking transformer, a small spiking network or a ResNet; their configurations have other keys."""
-    keys = read_json(folder / "config.json", "train again")
-    if "blocks" in keys:
-        from vision.resnet import ResNet
+    """Any of the networks of this domain; their configurations have other keys."""
+    from spikeloom.vision.models.load import load_model as load
 
-        return ResNet.from_pretrained(folder, strict=True)
-    if "net" in keys:
-        from vision.small_nets import SpikingNet
-
-        return SpikingNet.from_pretrained(folder, strict=True)
-    from vision.spiking_transformer import SpikingTransformer
-
-    return SpikingTransformer.from_pretrained(folder, strict=True)
+    model: nn.Module = load(folder)
+    return model
 
 
 def origins(data: VisionDataModule) -> dict[str, Any]:
@@ -103,12 +93,14 @@ def spiking(model: Any) -> bool:
 
 def named(model: Any) -> str:
     """What the model is, for people."""
-    if not spiking(model):
-        return "ResNet"
-    if not hasattr(model, "tokenizer"):
-        return type(model.layers).__name__
-    family = {"spikingformer": "Spikingformer", "cml": "Spikingformer-CML", "speds": "QKFormer"}[model.tokenizer]
-    return f"MS-{family}" if family == "QKFormer" and model.residual == "ms" else family
+    if hasattr(model, "tokenizer"):
+        family = {
+            "spikingformer": "Spikingformer", "cml": "Spikingformer-CML", "speds": "QKFormer", "max": "Max-Former",
+        }[model.tokenizer]  # fmt: skip
+        return f"MS-{family}" if family == "QKFormer" and model.residual == "ms" else family
+    if hasattr(model, "form"):
+        return "SEW-ResNet" if model.form == "sew" else "spiking ResNet"
+    return type(model.layers).__name__ if spiking(model) else type(model).__name__
 
 
 def page(
@@ -123,8 +115,9 @@ def page(
         [
             pictures(trained, shown, log_p) if isinstance(trained.features, PixelsConfig) else recording(shown, log_p),
             story.learning(run, result["best_epoch"], "samples"),
-            figures.confusion(confusion(log_p, samples), samples.class_names),
-            *([figures.spike_rates(spike_rates(trained.model, data.valid_set))] if spiking(trained.model) else []),
+            charts.confusion(confusion(log_p, samples), samples.class_names),
+            *([charts.spike_rates(spike_rates(trained.model, data.valid_set))] if spiking(trained.model) else []),
+            *places(trained, shown),
             story.provenance({k: v for k, v in result.items() if k != "split_sha256"} | splits_of(result)),
         ],
     )
@@ -139,7 +132,7 @@ def confusion(log_p: Tensor, samples: Samples) -> Any:
 
 
 def pictures(trained: TrainedModel, shown: FrameSet, log_p: Tensor) -> Section:
-    """Some test pictures with what the network said: the surest mistakes, and as many others, evenly spread."""
+    """Some test pictures with its predictions: the most confident mistakes, and as many others, evenly spread."""
     said = log_p.argmax(1)
     wrong = (said != shown.labels).nonzero().flatten()
     surest = wrong[log_p[wrong].max(1).values.argsort(descending=True)][: figures.GALLERY // 2]
@@ -147,7 +140,7 @@ def pictures(trained: TrainedModel, shown: FrameSet, log_p: Tensor) -> Section:
     n = figures.GALLERY - len(surest)
     some = right[torch.linspace(0, max(0, len(right) - 1), min(n, len(right))).long()] if len(right) else right
     chosen = torch.cat([some, surest])
-    frames = shown[Draw(0, chosen)].frames
+    frames = shown[BatchIndex(0, chosen)].frames
     names = shown.samples.class_names
     return figures.gallery(
         [trained.features.shown(f) for f in frames],
@@ -155,12 +148,28 @@ def pictures(trained: TrainedModel, shown: FrameSet, log_p: Tensor) -> Section:
     )  # fmt: skip
 
 
+def places(trained: TrainedModel, shown: FrameSet) -> list[Section]:
+    """Where the neurons fire for a few test samples; nothing for a model whose layers have no places."""
+    ids = evenly_spread(len(shown), SHOWN_MAPS)
+    frames = shown[BatchIndex(0, ids)].frames
+    found = shown_layers(spike_maps(trained.model, frames), SHOWN_LAYERS)
+    if not found:
+        return []
+    if isinstance(trained.features, PixelsConfig):
+        inputs = [trained.features.shown(picture) for picture in frames]
+    else:  # all events of a recording
+        counts = frames.sum((0, 2))
+        inputs = list((counts / counts.amax((1, 2), keepdim=True).clamp(min=1)).numpy())
+    names = shown.samples.class_names
+    return [figures.spike_maps(inputs, [names[int(shown.labels[i])] for i in ids], found)]
+
+
 def recording(shown: FrameSet, log_p: Tensor) -> Section:
     """The frames of one recording that was recognised, or of the first."""
     right = (log_p.argmax(1) == shown.labels).nonzero().flatten()
     chosen = right[:1] if len(right) else torch.tensor([0])
     name = shown.samples.class_names[int(shown.labels[chosen])]
-    return figures.event_frames(shown[Draw(0, chosen)].frames[:, 0].numpy(), name)
+    return figures.event_frames(shown[BatchIndex(0, chosen)].frames[:, 0].numpy(), name)
 
 
 def model_card(result: dict[str, Any], data: VisionDataModule) -> str:
@@ -182,9 +191,8 @@ Classifies {what} into {data.n_classes} classes ({", ".join(data.class_names[:20
 | test | {100 * result["test_accuracy"]:.1f} % ({result["test_samples"]:,} samples) |
 | seed | {result["seed"]}, one run |
 
-The test set was scored once, at the best validation epoch ({result["best_epoch"]}). Load with `from_pretrained(FOLDER)`
-of `vision.spiking_transformer.SpikingTransformer` (`vision.resnet.ResNet` for a ResNet, `vision.small_nets.SpikingNet`
-for a small spiking network); `preprocessor_config.json`
+The test set was scored once, at the best validation epoch ({result["best_epoch"]}). Load with
+`spikeloom.vision.models.load.load_model(FOLDER)`; `preprocessor_config.json`
 holds sizes and normalisation. Limits: one seed, the views and recording conditions of its data, one thing a sample.
 """
 
@@ -210,33 +218,19 @@ def prepare(trained: TrainedModel, samples: Samples) -> FrameSet:
 def measure(trained: TrainedModel, samples: Samples, prepared: FrameSet) -> dict[str, Any]:
     """NeuroBench's metrics, operations and energy of an inference, over the first samples."""
     n = min(COUNTED, len(prepared))
-    batch = prepared[Draw(0, torch.linspace(0, len(prepared) - 1, n).long())].frames
-    trained.model.eval()
-    with torch.inference_mode(), OperationCounter(trained.model) as counter:
-        trained.model(batch)
-    scores = {"neurobench": neurobench_metrics(trained.model, counter, n)}
-    if not spiking(trained.model):
-        macs = sum(layer.dense for layer in counter.connections.values()) / n
-        return {**scores, "energy": {"ac": 0.0, "mac": macs, "energy_pj": MAC_PJ * macs, "mac_pj": MAC_PJ}}
-    if not hasattr(trained.model, "tokenizer"):
-        layers = counter.connections.values()
-        ac, mac = sum(layer.ac for layer in layers) / n, sum(layer.mac for layer in layers) / n
-        prices = {"ac_pj": AC_PJ, "mac_pj": MAC_PJ}
-        return {**scores, "energy": {"ac": ac, "mac": mac, "energy_pj": AC_PJ * ac + MAC_PJ * mac, **prices}}
-    from vision.energy import count_operations
-
-    counted = count_operations(trained.model, [batch]).as_dict()
-    exact, formula = counted.pop("exact"), counted.pop("formula")
-    return {**scores, "energy": {**counted, **exact, "formula": formula}}
+    batch = prepared[BatchIndex(0, torch.linspace(0, len(prepared) - 1, n).long())].frames
+    counts = count_operations(trained.model, [batch])
+    return {"neurobench": neurobench_metrics(trained.model, counts.counter, n), "energy": counts.as_dict()}
 
 
-def tell(scores: dict[str, Any]) -> None:
+def print_summary(scores: dict[str, Any]) -> None:
     """What an inference spends, and what is not spike-driven in it."""
     metrics, energy = scores["neurobench"], scores["energy"]
     print(
         f"Footprint            {metrics['Footprint']:,} bytes, {metrics['ParameterCount']:,} parameters\n"
         f"SynapticOperations   {energy['ac']:,.0f} ACs, {energy['mac']:,.0f} MACs a sample\n"
-        f"energy               {energy['energy_pj'] * 1e-9:.4f} mJ a sample"
+        f"energy               {energy['energy_pj'] * 1e-9:.4f} mJ a sample, membrane updates "
+        f"{energy['membrane_energy_pj'] * 1e-9:.4f} mJ beside it; memory is left out"
     )
 
 
@@ -246,7 +240,7 @@ def example_batches(
     if n_batches < 1 or batch_size < 2:
         raise ValueError(f"got batches={n_batches} of batch_size={batch_size}; use at least 1 of 2")
     if not spiking(trained.model):
-        raise ValueError("a ResNet has no spikes and no steps to export; give a run of a spiking network")
+        raise ValueError("a network without spikes has no steps to export; give a run of a spiking network")
     prepared = FrameSet(config.data.build().valid, trained.features)
     batches = spread_batches(prepared, trained.model.T, n_batches, batch_size)
     n, size = len(batches), batches[0].shape[1]
@@ -258,7 +252,22 @@ def spread_batches(prepared: FrameSet, T: int, n_batches: int, batch_size: int) 
     size = min(batch_size, len(prepared))
     n = min(n_batches, len(prepared) // size)
     order = torch.linspace(0, len(prepared) - 1, n * size).long()
-    batches = [prepared[Draw(0, order[i::n])].frames for i in range(n)]
+    batches = [prepared[BatchIndex(0, order[i::n])].frames for i in range(n)]
     if batches[0].dim() == 4:  # an exported program takes time first: a picture is shown T times
         batches = [batch.expand(T, *batch.shape).contiguous() for batch in batches]
     return batches
+
+
+def audit(trained_with: TrainConfig, config: AuditConfig) -> tuple[Operations, str]:
+    """Validation samples, spread over a set that may lie sorted by class."""
+    trained = load_model(Path(config.run) / "model")
+    samples = prepare(trained, trained_with.data.build().valid)
+    rows = evenly_spread(len(samples), config.batches * config.batch_size)
+    batches = (still(samples[BatchIndex(0, ids)].frames) for ids in rows.split(config.batch_size))
+    found = count_operations(trained.model, batches, count_encoder_once=config.count_encoder_once)
+    return found, f"{found.samples} validation samples"
+
+
+def still(frames: Tensor) -> Tensor:
+    """A picture [B, C, H, W] where frames [T, B, C, H, W] show the same one at every step, else the frames."""
+    return frames[0] if frames.dim() == 5 and bool((frames == frames[:1]).all()) else frames

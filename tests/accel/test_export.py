@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accel.export import UnsupportedOpError, export
-from accel.spiking.functional import LIFParameters
-from accel.spiking.neuron import LIF
-from accel.spiking.surrogate import Rectangular
-from accel.trainer.workload import Workload
-from speech.spikescr import SpikeSCRConfig
+from spikeloom.accel.export.program import UnsupportedOpError, export
+from spikeloom.accel.spiking.functional import LIFParameters
+from spikeloom.accel.spiking.neuron import LIF
+from spikeloom.accel.spiking.surrogate import Rectangular
+from spikeloom.accel.trainer.workload import Workload
+from spikeloom.speech.models.spikescr import SpikeSCRConfig
 
 
 class SmallNet(nn.Module):
@@ -166,7 +166,7 @@ class Conformer(nn.Module):
 
 def test_grouped_pooled_and_frozen_layers_are_counted():
     torch.manual_seed(0)
-    layers = export(Conformer(), batches((2, 3, 4, 6, 6)), name="mixed", source={}).workload.layers
+    layers = export(Conformer(), batches((2, 3, 4, 6, 6)), name="mixed", source={}, axes="TBCHW").workload.layers
     gemms = [layer for layer in layers if layer.kind == "gemm_weight"]
     assert [layer.macs_forward for layer in gemms] == [6 * 36 * 8 * 9, 6 * 9 * 64, 3 * 24, 3 * 9]
     assert (gemms[0].groups, gemms[0].padding) == (4, (1, 1))
@@ -185,7 +185,7 @@ def test_einsum_and_matmul_of_activations_agree():
             return x @ x.transpose(-1, -2)
 
     (first,), (second,) = (
-        export(m(), batches((4, 3, 5, 6)), name="p", source={}).workload.layers for m in (Einsum, Matmul)
+        export(m(), batches((4, 3, 5, 6)), name="p", source={}, axes="TBND").workload.layers for m in (Einsum, Matmul)
     )
     assert first.macs_forward == second.macs_forward == 12 * 5 * 5 * 6
     assert (first.tokens, first.time_steps, first.batch_size) == (second.tokens, second.time_steps, second.batch_size)

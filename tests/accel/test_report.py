@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
@@ -13,7 +14,19 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from accel.report import Section, Table, new_figure, palette, render
+from spikeloom.accel.common.charts import class_counts, confusion, spike_rates
+from spikeloom.accel.common.report import (
+    DARK,
+    INK,
+    LIGHT,
+    MUTED,
+    Section,
+    Table,
+    new_figure,
+    palette,
+    render,
+    results_come_first,
+)
 
 
 def drawing() -> Figure:
@@ -163,7 +176,7 @@ def test_paragraphs_facts_and_contents_appear(tmp_path: Path) -> None:
 
 def test_figures_leave_the_global_style_alone(tmp_path: Path) -> None:
     code = """
-import sys, accel.report as report
+import sys, spikeloom.accel.common.report as report
 assert "matplotlib" not in sys.modules, "importing the report must stay cheap"
 import matplotlib
 
@@ -188,3 +201,97 @@ def test_every_way_to_make_axes_gets_the_style() -> None:
         assert axes.plot([1, 2])[0].get_color() == palette[0]
         assert axes.xaxis.get_gridlines()[0].get_visible()
     assert tuple(figure.get_size_inches()) == (4, 3)
+
+
+STRANGE = ["$x_1$", "cost_$", "a_b^c", r"\frac{", "<b>bold</b>", "100 % & more", "$$", "_"]
+
+
+def test_names_of_classes_are_neither_mathematics_nor_markup(tmp_path: Path) -> None:
+    counts = np.eye(len(STRANGE), dtype=int) + 1
+    bars = new_figure(4, 2)
+    bars.subplots().barh(STRANGE, range(len(STRANGE)), label="$y$")
+    bars.axes[0].legend(title="_$")
+    sections = [
+        confusion(counts, STRANGE), spike_rates(dict.fromkeys(STRANGE, 0.5)),
+        class_counts({"train $": np.arange(len(STRANGE))}, STRANGE), Section("Bars $", "c_$", bars),
+    ]  # fmt: skip
+    text, root = page(tmp_path, *sections)
+    shown = "".join(root.itertext())
+    for name in STRANGE:
+        assert shown.count(name) >= 5, name  # both axes of the matrix, the rates, the counts, the bars
+    assert "<b>" not in text
+
+
+def test_tick_labels_of_a_logarithmic_axis_stay_powers_of_ten(tmp_path: Path) -> None:
+    figure = new_figure(4, 2)
+    axes = figure.subplots()
+    axes.plot([1, 2], [1, 1e6])
+    axes.set(yscale="log", ylabel="cost $")
+    _, root = page(tmp_path, Section("A", "c", figure))
+    shown = "".join(root.itertext())
+    assert "mathdefault" not in shown and "cost $" in shown
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("text", ["ink", "soft", "muted", "link", "warn"])
+@pytest.mark.parametrize("ground", ["page", "card"])
+def test_text_stands_out_from_its_ground(scheme: dict[str, str], text: str, ground: str) -> None:
+    brighter, darker = sorted((luminance(scheme[text]), luminance(scheme[ground])), reverse=True)
+    assert (brighter + 0.05) / (darker + 0.05) >= 4.5
+
+
+def test_a_page_has_a_dark_scheme_that_its_figures_follow(tmp_path: Path) -> None:
+    figure = drawing()
+    figure.axes[0].set_xlabel("time")
+    text, _ = page(tmp_path, Section("A", "c", figure))
+    assert "prefers-color-scheme: dark" in text and DARK["ink"] in text
+    figure_alone = text[text.index("<svg") : text.index("</svg>")]
+    (legend,) = re.findall(r'<g id="s1-legend_1">.*?</g>\s*</g>\s*</g>', figure_alone, re.DOTALL)[:1]
+    assert "fill: var(--card)" in legend and "fill: var(--ink)" in legend  # or it would be black on dark
+    assert "var(--muted)" in figure_alone and INK not in figure_alone and MUTED not in figure_alone
+
+
+def test_a_figure_with_black_lines_stays_on_white_in_the_dark(tmp_path: Path) -> None:
+    figure = drawing()
+    figure.axes[0].axhline(0.2, color="black")
+    text, root = page(tmp_path, Section("A", "c", figure))
+    assert MUTED in text[text.index("<svg") : text.index("</svg>")]
+    assert any("on-white" in div.get("class", "") for div in root.iter("div"))
+
+
+def test_contents_and_headings_are_numbered_alike(tmp_path: Path) -> None:
+    section = Section("A", "c", text="words")
+    chapter = replace(section, opens_chapter=True)
+    _, root = page(tmp_path, chapter, section, section, chapter, section)
+    wanted = ["1", "1.1", "1.2", "2", "2.1"]
+    for place in (".//nav", ".//section/h2"):
+        assert [s.text for e in root.findall(place) for s in e.iter("span")] == wanted
+    _, root = page(tmp_path, *[section] * 5)
+    assert [span.text for span in root.find(".//nav").iter("span")] == ["1", "2", "3", "4", "5"]  # type: ignore[union-attr]
+
+
+def test_figures_and_tables_have_names_for_a_screen_reader(tmp_path: Path) -> None:
+    _, root = page(tmp_path, Section("Rates", "A caption.", drawing(), Table(["x"], [[1]])))
+    (svg,) = [element for element in root.iter() if element.tag.endswith("svg")]
+    assert svg.get("aria-label") == "Rates"
+    (caption,) = [e for e in root.iter() if e.get("id") == svg.get("aria-describedby")]
+    assert caption.text == "A caption."
+    regions = [e for e in root.iter() if e.get("role") == "region"]
+    assert [e.get("aria-label") for e in regions] == ["Figure: Rates", "Table: Rates"]
+    assert all(e.get("tabindex") == "0" for e in regions)  # a keyboard can scroll them
+
+
+def test_a_page_that_fails_costs_a_line_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("spikeloom").propagate = True
+    caplog.set_level("WARNING", logger="spikeloom")
+    with results_come_first(tmp_path / "report.html"):
+        raise ValueError("no such colour\nsecond line")
+    (record,) = caplog.records
+    assert "report.html was not drawn (ValueError: no such colour); the results are complete" in record.message
+    assert list(tmp_path.iterdir()) == []

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from bci.cet_mae import CETMAE, CETMAEConfig, keep
-from bci.tokenizer import train_tokenizer
-from bci.training import (
+from spikeloom.bci.data.tokenizer import train_tokenizer
+from spikeloom.bci.models.cet_mae import CETMAE, CETMAEConfig, Layer, keep
+from spikeloom.bci.models.pretraining import (
     OptimisationConfig,
     PretrainingBatch,
     PretrainingConfig,
@@ -48,6 +48,33 @@ def test_parameter_counts_are_the_published_ones() -> None:
     assert parameters(model.eeg_decoder) == 7_136_168 and parameters(model.text_decoder) == 51_521_625
     assert parameters(model) - parameters(model.text_encoder) == 126_552_882
     assert parameters(CETMAEConfig.planted().build(656)) == 407_321
+
+
+def test_a_layer_is_the_encoder_layer_of_torch() -> None:
+    torch.manual_seed(0)
+    ours, theirs = Layer(32, 4, 48, dropout=0.0), nn.TransformerEncoderLayer(32, 4, 48, dropout=0.0)
+    attention = ours.attention
+    parts = [attention.query, attention.key, attention.value]
+    theirs.load_state_dict(
+        {
+            "self_attn.in_proj_weight": torch.cat([part.weight for part in parts]),
+            "self_attn.in_proj_bias": torch.cat([part.bias for part in parts]),
+            **{f"self_attn.out_proj.{key}": value for key, value in attention.out.state_dict().items()},
+            **{f"linear1.{key}": value for key, value in ours.feed_forward.expand.state_dict().items()},
+            **{f"linear2.{key}": value for key, value in ours.feed_forward.contract.state_dict().items()},
+            **{
+                f"norm{i}.{key}": value for i in (1, 2) for key, value in getattr(ours, f"norm{i}").state_dict().items()
+            },
+        }
+    )
+    mask = torch.arange(7)[:, None] < torch.tensor([7, 4, 1])
+    x, y = (torch.randn(7, 3, 32).requires_grad_() for _ in range(2))
+    y.data.copy_(x.data)
+    out, expected = ours(x, mask)[mask], theirs(y, src_key_padding_mask=~mask.T)[mask]
+    torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-5)
+    out.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -94,7 +121,7 @@ def test_a_sample_without_a_kept_token_is_refused() -> None:
 
 
 def test_frozen_text_encoder_is_bit_equal_after_a_step_and_a_free_one_learns(tmp_path) -> None:
-    from bci.bart import random_bart
+    from spikeloom.bci.models.bart import random_bart
 
     config = CETMAEConfig.planted()
     bart = random_bart(config.bart_sizes, VOCABULARY)
@@ -207,7 +234,7 @@ def test_mixed_precision_gives_finite_losses_and_gradients() -> None:
 
 
 def test_a_pretrained_bart_travels_with_the_model(tmp_path) -> None:
-    from bci.bart import random_bart
+    from spikeloom.bci.models.bart import random_bart
 
     random_bart(CETMAEConfig.planted().bart_sizes, VOCABULARY).save_pretrained(tmp_path / "bart")
     config = CETMAEConfig.planted()

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bci.cet_mae import CETMAEConfig
-from bci.e2t_ptr import E2TPTR, DecodingConfig, build_e2t_ptr
-from bci.tokenizer import load_tokenizer
+from spikeloom.bci.data.tokenizer import load_tokenizer
+from spikeloom.bci.models.cet_mae import CETMAEConfig
+from spikeloom.bci.models.e2t_ptr import E2TPTR, DecodingConfig, build_e2t_ptr
 from tests.bci.test_cet_mae import VOCABULARY, a_batch, a_model, parameters
 from tests.conftest import data_folder
 

@@ -1,5 +1,6 @@
 """No sentence and no neighbour in time on both sides; files that tell when they are not the ones; leaks counted."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -7,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bci.zuco import leakage
-from bci.zuco.materials import READINGS, read_materials
-from bci.zuco.records import Recording, Sentence
-from bci.zuco.splits import DROPPED, SPLITS, Row, Split, SplitConfig, load_split, row_of, rows_of_materials
-from bci.zuco.text import normalise
+from spikeloom.bci.zuco import leakage
+from spikeloom.bci.zuco.materials import TASK_LISTS, read_materials
+from spikeloom.bci.zuco.records import Recording, Sentence
+from spikeloom.bci.zuco.splits import DROPPED, SPLITS, Row, Split, SplitConfig, load_split, row_of, rows_of_materials
+from spikeloom.bci.zuco.text import normalise
 from tests.conftest import data_folder
 
 READERS = {"SR1": 3, "NR1": 3, "NR2": 4}
 
 
-def readings() -> dict[str, list[str]]:
+def task_lists() -> dict[str, list[str]]:
     """Three lists of 150, 120 and 130 sentences; NR2 repeats every tenth sentence of NR1, spelt otherwise."""
     made = {task: [f"{task} sentence {i}." for i in range(n)] for task, n in (("SR1", 150), ("NR1", 120), ("NR2", 130))}
     for i in range(0, 120, 10):
@@ -27,7 +28,7 @@ def readings() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    return rows_of_materials(readings(), READERS)
+    return rows_of_materials(task_lists(), READERS)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,26 @@ def test_a_changed_table_is_refused(by_run: Split, tmp_path: Path) -> None:
         load_split(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"key,split,n_rows,tasks,text\r\na sentence ", "line 2: 1 cells, not 5"),
+        (b"key,split,n_rows,tasks,text\r\na,train,many,NR1,a\r\n", "line 2: n_rows is 'many'"),
+        (b"key,split,n_rows,tasks,text\r\na,train,1,NR1,\xed\r\n", "is not UTF-8"),
+        (b"key,split\r\na,train\r\n", "line 1: the columns are"),
+        (b"key,split,n_rows,tasks,text\r\n", "holds no sentence"),
+    ],
+)
+def test_a_damaged_table_names_its_line(content: bytes, message: str, by_run: Split, tmp_path: Path) -> None:
+    by_run.save(tmp_path)
+    (tmp_path / "keys.csv").write_bytes(content)
+    described = json.loads((tmp_path / "split.json").read_text())
+    described["keys_sha256"] = hashlib.sha256(content).hexdigest()
+    (tmp_path / "split.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=rf"keys\.csv.*{message}"):
+        load_split(tmp_path)
+
+
 def test_other_recordings_are_refused(by_run: Split, rows: list[Row]) -> None:
     with pytest.raises(ValueError, match="was made from rows"):
         by_run.check(rows[:-1])
@@ -197,7 +218,7 @@ def materials(request: pytest.FixtureRequest) -> tuple[str, dict[str, tuple[str,
 
 
 def test_every_reading_has_as_many_sentences_as_were_recorded(materials) -> None:
-    assert [len(materials[1][task]) for task in READINGS] == [400, 300, 407, 349, 390]
+    assert [len(materials[1][task]) for task in TASK_LISTS] == [400, 300, 407, 349, 390]
     assert len({normalise(text) for text in materials[1]["TSR1"]}) == 386
 
 
@@ -234,7 +255,7 @@ def test_the_published_rows_leak_as_measured(tasks: str, expected: tuple[int, ..
     assert (leak.n_train, leak.n_test, leak.n_test_unique, leak.n_shared_unique, leak.n_shared) == expected
 
 
-@pytest.mark.parametrize("tasks", [("SR1", "NR1", "NR2"), READINGS])
+@pytest.mark.parametrize("tasks", [("SR1", "NR1", "NR2"), TASK_LISTS])
 def test_a_split_of_the_real_sentences_keeps_its_promises(tasks: tuple[str, ...]) -> None:
     found = read_materials(data_folder("zuco"))
     split = SplitConfig().build(rows_of_materials({task: found[task] for task in tasks}, leakage.READERS))
@@ -254,7 +275,7 @@ def test_no_film_sentence_is_left_in_pretraining_text() -> None:
 
 
 def test_missing_and_cut_materials_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"sentiment_labels_task1\.csv is missing; put the task materials"):
+    with pytest.raises(ValueError, match=r"sentiment_labels_task1\.csv is missing; .*put the task materials"):
         read_materials(tmp_path)
     source = data_folder("zuco") / "zuco1_task_materials" / "sentiment_labels_task1.csv"
     path = tmp_path / "zuco1_task_materials" / source.name
@@ -265,9 +286,9 @@ def test_missing_and_cut_materials_are_named(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_the_leak_and_writes_json(tmp_path: Path, capsys, monkeypatch) -> None:
-    from pipelines import data
-    from pipelines import leakage as verb
-    from pipelines.schema import DataConfig
+    from spikeloom.pipelines.commands import data
+    from spikeloom.pipelines.config.data import DataConfig
+    from spikeloom.pipelines.datasets import leakage as verb
 
     root = tmp_path / "zuco"
     monkeypatch.setattr(verb, "TASKS", verb.TASKS[-1:])  # every other one takes a second

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from bci.streaming import ReplayConfig, Window, replay
+from spikeloom.bci.streaming.replay import ReplayConfig, Window, replay
 from tests.conftest import data_folder
 
 mne = pytest.importorskip("mne")
@@ -24,9 +24,9 @@ def test_every_sample_arrives_unchanged_in_overlapping_windows() -> None:
     assert [window.start for window in got] == list(range(0, 203 - 50 + 1, 20))
     assert all(np.array_equal(window.data, raw.get_data()[:, window.start : window.start + 50]) for window in got)
     assert found.n_windows == len(got) == len(found.latency_ms)
-    assert 1.5 < found.seconds < 4.0
+    assert found.seconds > 1.5  # at its own pace, not as fast as possible
     assert (found.latency_ms > 0).all()
-    assert np.median(found.latency_ms) < 300
+    assert np.median(found.latency_ms) < 1000 * found.seconds / 4  # windows arrive during the replay, not at its end
     assert "413 samples of context" in found.summary()
 
 

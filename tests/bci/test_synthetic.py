@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bci.zuco.corpus import WORDS, write_sentences
-from bci.zuco.planted import SCALE, PlantedSignal
-from bci.zuco.reader import file_format, read_sentences
-from bci.zuco.records import MEASURES, N_FEATURES, SAMPLE_MS, Sentence, is_reference
-from bci.zuco.synthetic import SyntheticZuCoConfig
-from bci.zuco.write_hdf5 import write_hdf5
-from bci.zuco.write_matlab5 import write_matlab5
+from spikeloom.bci.synthetic.planted import SCALE, PlantedSignal
+from spikeloom.bci.synthetic.zuco import SyntheticZuCoConfig
+from spikeloom.bci.zuco.corpus import WORDS, write_sentences
+from spikeloom.bci.zuco.reader import file_format, read_sentences
+from spikeloom.bci.zuco.records import MEASURES, N_FEATURES, SAMPLE_MS, Sentence, is_reference
+from spikeloom.bci.zuco.write_hdf5 import write_hdf5
+from spikeloom.bci.zuco.write_matlab5 import write_matlab5
 from tests.conftest import data_folder
 
 PUBLISHED_MEDIANS = {"FFD": 107, "GD": 117, "TRT": 147, "GPT": 142}  # samples, 12 readers

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from matplotlib.figure import Figure
 
-from accel import report
+from spikeloom.accel.common import report
 
 
 def blank(figure: Figure, name: str, label: str) -> str:

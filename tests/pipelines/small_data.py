@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from speech.commands import CLASSES
+from spikeloom.speech.datasets.speech_commands import CLASSES
 
 SPEAKERS = ("3f2a11aa", "9b0c77d2", "c4d5e6f7", "0a1b2c3d")  # as Speech Commands writes them
 
@@ -64,3 +64,15 @@ def write_digits(root: Path, speakers: Sequence[str] = ("ann", "bob", "eve"), ta
         for speaker in speakers:
             for k in range(takes):
                 write_word(root / f"{digit}_{speaker}_{k}.wav", 200 + 150 * digit, 8000, seed=k)
+
+
+def write_speech(root: Path) -> None:
+    """SHD, SSC, spikes, Speech Commands in both layouts and spoken digits, where $SPIKELOOM_DATA=root has them."""
+    write_spikes(root / "shd" / "shd_train.h5", 80, 20, 4)
+    write_spikes(root / "shd" / "shd_test.h5", 20, 20, 4, seed=1)
+    for i, split in enumerate(("train", "valid", "test")):
+        write_spikes(root / "ssc" / f"ssc_{split}.h5", 70, 35, 2, seed=i)
+    write_spikes(root / "fsdd_spikes.h5", 40, 4, 2)
+    write_commands(root / "gsc")
+    write_twelve_classes(root / "speech_commands")
+    write_digits(root / "fsdd")

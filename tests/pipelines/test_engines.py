@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from accel.trainer.workload import Workload
-from pipelines import cli
-from pipelines import engines as verb
-from pipelines.engines import gated, learning_rates
-from pipelines.schema import EnginesConfig
-from pipelines.simulate import load_chip
-from pipelines.small_tasks import small_task
+from spikeloom.accel.trainer.report.engines import OPERANDS, Epoch
+from spikeloom.accel.trainer.workload import Workload
+from spikeloom.pipelines import cli
+from spikeloom.pipelines.commands import engines as verb
+from spikeloom.pipelines.commands.engines import gated, learning_rates
+from spikeloom.pipelines.config.chips import load_chip
+from spikeloom.pipelines.config.engines import EnginesConfig
+from spikeloom.pipelines.training import toy_datasets
+from spikeloom.pipelines.training.toy_datasets import small_task
+from spikeloom.speech.datasets.synthetic import SyntheticConfig
 from tests.conftest import data_folder
 
 DRAWN = True  # these pages stand for all
@@ -35,6 +38,8 @@ def test_a_run_leaves_accuracies_densities_and_costs_of_every_epoch(finished: Pa
     assert float(rows[-1]["engine_accuracy"]) == result["engine_accuracy"] > 0.3  # chance is 0.1
     assert all(0 < float(r[f"density_{name}"]) < 1 for r in rows for name in ("spike", "mask", "du"))
     assert all(0 < float(r["gated_energy_pj"]) < float(r["dense_energy_pj"]) for r in rows)
+    assert result["test_split"] == "random split, writers shared"
+    assert (finished / "report.html").read_text().count(result["test_split"]) >= 3  # facts, figure, table
     assert "<svg" in (finished / "report.html").read_text() and not list(finished.parent.rglob("*.partial"))
 
 
@@ -60,7 +65,27 @@ def test_a_sweep_over_seeds_ends_in_one_table(tmp_path: Path, capsys: pytest.Cap
     assert row["seeds"] == [0, 1] and row["model"] == "mlp" and row["anneal"] is True
     found = [json.loads(f.read_text())["difference_points"] for f in tmp_path.glob("*/result.json")]
     assert row["difference_points"] == pytest.approx(sum(found) / 2)
-    assert "mean ± sd of 2 seeds" in capsys.readouterr().out
+    assert row["test_split"] == "random split, writers shared"
+    printed = capsys.readouterr().out
+    assert "mean ± sd of 2 seeds" in printed
+    with_accuracy = [line for line in printed.splitlines() if line.startswith(("epoch", "digits mlp", "mean"))]
+    assert len(with_accuracy) == 5 and all(row["test_split"] in line for line in with_accuracy)
+
+
+def test_accuracy_on_spoken_digits_says_that_speakers_are_shared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = dict.fromkeys(("loss", "torch_accuracy", "engine_accuracy", "dense_energy_pj", "gated_energy_pj"), 0.5)
+    row = Epoch(
+        epoch=1, densities=dict.fromkeys(OPERANDS, 0.1), layer_spikes={}, cycles=1, dram_bytes=1, skipped_steps=0,
+        **numbers,
+    )  # fmt: skip
+    few = SyntheticConfig(n_words=2, n_speakers=7, takes=5)
+    monkeypatch.setattr(toy_datasets, "SyntheticConfig", lambda: few)
+    task = small_task("synthetic")
+    assert set(task.test.groups) & set(task.train.groups)
+    verb.print_epoch(row, task.split)
+    assert "engines 50.00 % (random split, speakers shared)" in capsys.readouterr().out
 
 
 def test_the_learning_rate_falls_along_half_a_cosine() -> None:

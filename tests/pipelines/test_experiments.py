@@ -9,13 +9,17 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipelines import evaluate, export, train
-from pipelines.domains import speech
-from pipelines.runs import load_config, load_model
-from pipelines.schema import EvaluateConfig, ExportConfig, OtherFolder, TrainConfig, register
+from spikeloom.pipelines.commands import evaluate, export, train
+from spikeloom.pipelines.config.evaluate import EvaluateConfig, OtherFolder
+from spikeloom.pipelines.config.export import ExportConfig
+from spikeloom.pipelines.config.register import register
+from spikeloom.pipelines.config.train import TrainConfig
+from spikeloom.pipelines.domains import speech
+from spikeloom.pipelines.training import classification
+from spikeloom.pipelines.training.run_dir import load_config, load_model
 from tests.pipelines.small_data import (
-    write_commands,
     write_digits,
+    write_speech,
     write_spikes,
     write_twelve_classes,
     write_word,
@@ -36,7 +40,7 @@ REPORTED = ("spikescr_speech_commands", "spikescr_shd")  # one of a kind: figure
 def composed(*overrides: str) -> TrainConfig:
     """The configuration the command line would hand to the verb."""
     register()
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("spikeloom.conf", version_base="1.3"):
         config = OmegaConf.to_object(compose("train", overrides=list(overrides)))
     assert isinstance(config, TrainConfig)
     return config
@@ -45,14 +49,7 @@ def composed(*overrides: str) -> TrainConfig:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    write_spikes(root / "shd" / "shd_train.h5", 80, 20, 4)
-    write_spikes(root / "shd" / "shd_test.h5", 20, 20, 4, seed=1)
-    for i, split in enumerate(("train", "valid", "test")):
-        write_spikes(root / "ssc" / f"ssc_{split}.h5", 70, 35, 2, seed=i)
-    write_spikes(root / "fsdd_spikes.h5", 40, 4, 2)
-    write_commands(root / "gsc")
-    write_twelve_classes(root / "speech_commands")
-    write_digits(root / "fsdd")
+    write_speech(root)
     return root
 
 
@@ -64,7 +61,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
         patch.setenv("SPIKELOOM_DATA", str(data))
         for name in (*REPORTED, *sorted(set(SMALL) - set(REPORTED))):
             if name not in REPORTED:
-                patch.setattr(train, "tell", lambda *given: None)
+                patch.setattr(classification, "write_report", lambda *given: None)
             folder = tmp_path_factory.mktemp(name) / "seed0"
             depth = [] if name == "spikescr_ssc" else ["model.depth=1"]  # two blocks in one of them are enough
             train.run(composed(f"experiment={name}", f"run={folder}", "trainer.batch_size=16", *TINY, *depth))
@@ -125,7 +122,7 @@ def test_a_digit_model_is_scored_on_another_folder_with_some_of_the_digits(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPIKELOOM_DATA", str(data))
-    monkeypatch.setattr(train, "tell", lambda *given: None)
+    monkeypatch.setattr(classification, "write_report", lambda *given: None)
     run = tmp_path / "run"
     train.run(composed("experiment=spikescr_fsdd", "leave_one_speaker_out=false", f"run={run}", "seed=1", *TINY))
     write_digits(tmp_path / "more" / "recordings", ("zoe",), takes=3)
@@ -140,12 +137,12 @@ def test_a_digit_model_is_scored_on_another_folder_with_some_of_the_digits(
 def test_a_folder_of_another_kind_is_refused_by_name(runs: dict[str, Path], data: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
     with pytest.raises(
-        ValueError, match=r"fsdd holds wavs named DIGIT_SPEAKER_INDEX.* on a folder of wavs for each word"
+        ValueError, match=r"fsdd holds files named DIGIT_SPEAKER_INDEX.* on a folder of recordings for each"
     ):
         score(runs["spikescr_speech_commands"], data / "fsdd", out)
-    with pytest.raises(ValueError, match=r"gsc holds a folder of wavs for each word.* on spikes in HDF5"):
+    with pytest.raises(ValueError, match=r"gsc holds a folder of recordings for each word.* on spikes in HDF5"):
         score(runs["spikescr_shd"], data / "gsc", out)
-    with pytest.raises(ValueError, match=r"shd holds spikes in HDF5.* on a folder of wavs for each word"):
+    with pytest.raises(ValueError, match=r"shd holds spikes in HDF5.* on a folder of recordings for each word"):
         score(runs["spikescr_gsc35"], data / "shd", out)
     with pytest.raises(FileNotFoundError, match=r"nowhere"):
         score(runs["spikescr_gsc35"], tmp_path / "nowhere", out)
@@ -176,7 +173,7 @@ def test_a_run_from_before_there_were_kinds_still_loads(runs: dict[str, Path], t
     assert document["features"].pop("kind") == "log_mel"
     (old / "model/preprocessor_config.json").write_text(json.dumps(document))
     values = OmegaConf.load(old / "config.yaml")
-    del values.features.kind, values.augmentation.kind, values.augmentation.tilt, values.audit
+    del values.features.kind, values.augmentation.kind, values.augmentation.tilt, values.report_test_selected
     OmegaConf.save(values, old / "config.yaml")
     assert load_config(old) == load_config(runs["spikescr_gsc35"])
     assert load_model(old / "model").features == load_model(runs["spikescr_gsc35"] / "model").features
@@ -192,7 +189,7 @@ def test_unknown_keys_and_kinds_are_refused(runs: dict[str, Path], data: Path, t
             composed("experiment=spikescr_shd", f"run={tmp_path}/x", key)
     config = composed("experiment=spikescr_shd", f"run={tmp_path}/x", "features.kind=log_mel")
     with pytest.raises(ValueError, match=r"features\.kind=log_mel does not fit.*choose another features=NAME"):
-        train.train(config)
+        classification.train(config)
     copy = tmp_path / "copy"
     shutil.copytree(runs["spikescr_gsc35"] / "model", copy)
     document = json.loads((copy / "preprocessor_config.json").read_text())

@@ -2,18 +2,20 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from accel.trainer.federated import Iteration
-from pipelines import federate as verb
-from pipelines.federate import federate
-from pipelines.federated_workers import make_optimizer
-from pipelines.schema import FederateConfig
-from pipelines.small_tasks import SmallTask, small_task
+from spikeloom.accel.trainer.federated.rounds import Iteration
+from spikeloom.pipelines.cli import main
+from spikeloom.pipelines.commands import federate as verb
+from spikeloom.pipelines.commands.federate import federate
+from spikeloom.pipelines.config.federate import FederateConfig
+from spikeloom.pipelines.federated.workers import make_optimizer
+from spikeloom.pipelines.training.toy_datasets import SmallTask, small_task
 
 ITERATION = Iteration(time_s=0.01, energy_j=0.001)
 BASE = FederateConfig(
@@ -69,9 +71,11 @@ def test_a_worker_that_dies_or_is_slow_does_not_stop_the_round(task: SmallTask) 
     assert [r["answered"] for r in rows] == [4, 3, 3]
     assert "worker 1 too slow" in rows[0]["missing"] and "worker 3 died" in rows[1]["missing"]
     assert rows[0]["time_s"] == 0.5 and rows[1]["bytes"] < rows[0]["bytes"]
-    alone = replace(config, rounds=1, dies=dict.fromkeys(range(5), 1), slow={})
-    rows, _, weights = federate(alone, task, ITERATION, say=False)
-    assert rows[0]["answered"] == 0 and distance(weights, task.build(0)) == 0  # nobody answered: the weights stay
+    silent = replace(config, rounds=2, dies=dict.fromkeys(range(5), 2), slow={}, deadline_s=None)
+    rows, _, weights = federate(silent, task, ITERATION, say=False)
+    _, _, after_one = federate(replace(silent, rounds=1), task, ITERATION, say=False)
+    assert rows[1]["answered"] == 0  # nobody answered in the second round: the weights stay
+    assert all((weights[name] == after_one[name]).all() for name in weights)
 
 
 def test_flower_runs_the_same_rounds(task: SmallTask) -> None:
@@ -96,11 +100,15 @@ def test_a_seed_gives_the_same_rounds_again_and_fedprox_pulls_back(task: SmallTa
     assert distance(pulled[2], start) < distance(first[2], start)
 
 
-def test_the_verb_writes_rounds_costs_and_the_gap(tmp_path: Path) -> None:
+def test_the_verb_writes_rounds_costs_and_the_gap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "fl"
     verb.run(replace(BASE, rounds=2, lr=0.1, limit=300, split="shards", compare_iid=True, out=str(out)))
     result = json.loads((out / "result.json").read_text())
     assert result["total_bytes"] == 2 * 2 * 5 * result["model_bytes"]
+    assert result["test_split"] == "random split, writers shared"
+    assert (out / "report.html").read_text().count(result["test_split"]) >= 3  # facts, figure, table
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("round")]
+    assert len(lines) == 4 and all(result["test_split"] in line for line in lines)
     assert result["non_iid_gap"] == result["iid_accuracy"] - result["accuracy"]
     assert result["iteration_time_s"] > 0 and result["total_energy_j"] > 0
     with pytest.raises(ValueError, match=r"holds fl, which would be deleted"):
@@ -117,5 +125,30 @@ def test_bad_requests_name_the_fix(task: SmallTask) -> None:
             federate(replace(BASE, **changes), task, ITERATION, say=False)
     with pytest.raises(ValueError, match="use one of digits"):
         small_task("svhn")
-    with pytest.raises(ValueError, match="use cnn or mlp"):
+    with pytest.raises(ValueError, match="use one of cnn, mlp"):
         small_task("digits", "spikescr")
+
+
+def test_a_federation_where_nobody_answers_fails(task: SmallTask) -> None:
+    engines = ["plain", *(["flower"] if find_spec("flwr") else [])]
+    for engine in engines:
+        config = replace(BASE, rounds=2, dies=dict.fromkeys(range(5), 1), engine=engine)
+        with pytest.raises(ValueError, match=r"nobody answered in 2 rounds"):
+            federate(config, task, ITERATION, say=False)
+
+
+def test_workers_that_die_and_lag_are_set_from_the_command_line(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    main(["federate", "model=mlp", "limit=200", "rounds=2", "workers=3", "dies={2:2}", "slow={1:4.0}", f"out={out}"])
+    rows = (out / "rounds.csv").read_text("utf-8").splitlines()
+    answered = rows[0].split(",").index("answered")
+    assert [row.split(",")[answered] for row in rows[1:]] == ["3", "2"]
+
+
+def test_any_network_of_the_suite_is_federated(tmp_path: Path) -> None:
+    found = small_task("digits", "spikingformer", limit=40)
+    config = replace(BASE, workers=2, batch_size=10, network="spikingformer", local_optimizer="adam", lr=1e-3)
+    rows, _, weights = federate(config, found, ITERATION, say=False)
+    assert rows[-1]["answered"] == 2
+    before = found.build(0).state_dict()
+    assert any(distance_of(weights[name], before[name].numpy()) > 0 for name in weights)

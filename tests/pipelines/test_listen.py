@@ -1,7 +1,9 @@
 """From training to listening: a causal model is trained on synthetic words and hears a recording made of them."""
 
+import gc
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from types import ModuleType
 
@@ -12,22 +14,29 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from pipelines import evaluate, listen, train
-from pipelines.optimisation import OptimizerConfig
-from pipelines.runs import load_model
-from pipelines.schema import EvaluateConfig, ListenConfig, TrainConfig, TrainerConfig, register
-from speech.augmentation import AugmentationConfig
-from speech.features import LogMelConfig
-from speech.spikescr import SpikeSCRConfig
-from speech.synthetic import SyntheticConfig
+from spikeloom.pipelines.commands import evaluate, listen
+from spikeloom.pipelines.config.evaluate import EvaluateConfig
+from spikeloom.pipelines.config.listen import ListenConfig
+from spikeloom.pipelines.config.register import register
+from spikeloom.pipelines.config.train import TrainConfig, TrainerConfig
+from spikeloom.pipelines.training import classification
+from spikeloom.pipelines.training.optim import OptimizerConfig
+from spikeloom.pipelines.training.run_dir import load_model
+from spikeloom.pipelines.training.run_names import find_run
+from spikeloom.speech.augmentation import AugmentationConfig
+from spikeloom.speech.datasets.background import background
+from spikeloom.speech.datasets.synthetic import SyntheticConfig
+from spikeloom.speech.features.log_mel import LogMelConfig
+from spikeloom.speech.models.recurrent import GRUConfig
+from spikeloom.speech.models.spikescr import SpikeSCRConfig
 
 WORDS = SyntheticConfig(n_words=2, n_speakers=5, takes=6, n_test_speakers=1, n_valid_speakers=1)
 
 
 def trained(run: Path, *, causal: bool, epochs: int) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "tell", lambda *given: None)
-        train.train(
+        patch.setattr(classification, "write_report", lambda *given: None)
+        classification.train(
             TrainConfig(
                 name="listener",
                 run=str(run),
@@ -73,7 +82,7 @@ def test_words_are_said_as_they_go_by(run, recording, tmp_path, capsys):
     for d in detections:
         assert f"{d['time_s']:8.2f} s  {d['keyword']:12s} {d['confidence']:.2f}" in printed
         assert heard["spotter"]["threshold"] <= d["confidence"] <= 1
-    assert heard["heard_s"] == pytest.approx(soundfile.info(wav).duration)
+    assert heard["seconds"] == pytest.approx(soundfile.info(wav).duration)
     latency = heard["latency_ms"]
     assert (latency["frame"], latency["settle"]) == (pytest.approx(10), pytest.approx(100))
     assert 0 < latency["compute_p50"] <= latency["compute_p95"] <= latency["compute_max"]
@@ -141,7 +150,7 @@ def test_what_cannot_listen_says_why(run, recording, tmp_path, monkeypatch):
 )
 def test_causal_experiments_change_what_looks_ahead_and_nothing_else(name, rate_hz):
     register()
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("spikeloom.conf", version_base="1.3"):
         causal, ahead = (
             OmegaConf.to_object(compose("train", overrides=[f"experiment={e}", "run=r"]))
             for e in (name, name.removesuffix("_causal"))
@@ -169,3 +178,124 @@ def test_evaluation_tells_what_an_inference_costs(run, tmp_path, capsys):
     assert energy["energy_pj"] == pytest.approx(0.9 * energy["ac"] + 4.6 * energy["mac"])
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("Footprint", "ActivationSparsity", "SynapticOperations", "mJ a clip"))
+
+
+def test_a_recording_of_another_format_and_rate_is_heard_in_blocks(run, recording, tmp_path, capsys):
+    wav, _, _ = recording
+    samples, rate_hz = soundfile.read(wav)
+    doubled = np.repeat(samples, 2)  # 32 kHz
+    soundfile.write(tmp_path / "words.FLAC", np.stack([doubled, 0 * doubled], 1), 2 * rate_hz)
+    listen.run(ListenConfig(run=str(run), wav=str(tmp_path / "words.FLAC"), out=str(tmp_path / "heard.json")))
+    heard = json.loads((tmp_path / "heard.json").read_text())
+    assert heard["seconds"] == pytest.approx(len(samples) / rate_hz, abs=0.01)
+    assert heard["detections"]
+    assert heard["level_difference_db"]["largest_absolute"] > 0
+    printed = capsys.readouterr().out
+    assert "1 of 2 channels silent: left out" in printed
+    assert "resampled from 32,000 to 16,000 Hz" in printed
+
+
+def test_blocks_become_chunks_and_words_are_cut_from_blocks():
+    samples = np.arange(1000, dtype=np.float32)
+    for size in (1, 7, 64, 1000):
+        blocks = [samples[i : i + size] for i in range(0, 1000, size)]
+        chunks = list(listen.of_length(iter(blocks), 64))
+        assert [len(chunk) for chunk in chunks] == [64] * 15 + [40]
+        assert torch.equal(torch.cat(chunks), torch.from_numpy(samples))
+        words = list(listen.words_of(iter(blocks), [[0.01, 0.05], [0.05, 0.2], [0.9, 1.2]], 1000))
+        assert [(int(w[0]), len(w)) for w in words] == [(10, 40), (50, 150), (900, 100)]
+
+
+def test_percentiles_of_times_are_within_two_percent_and_take_the_memory_of_one():
+    drawn = np.random.default_rng(0).lognormal(0, 1.5, 20_000)
+    times = listen.Durations()
+    for ms in drawn.tolist():
+        times.add(ms)
+    for percent in (5, 50, 95):
+        assert times.percentile(percent) == pytest.approx(np.percentile(drawn, percent), rel=0.021)
+    assert (times.n, times.largest_ms) == (20_000, drawn.max())
+    assert times.total_ms == pytest.approx(drawn.sum())
+    for ms in (0.0, 1e9):
+        times.add(ms)
+    assert times.counts.sum() == 20_002
+
+
+@pytest.mark.slow
+def test_hours_of_sound_take_the_memory_of_minutes(run):
+    """Twelve minutes of speech and noise: what is allocated after two minutes stays until the end."""
+    trained = load_model(run / "model")
+    spotter = listen.KeywordSpotter(trained.model, trained.features, trained.class_names)
+    held = []
+
+    def watched(hours):
+        for number, sound in enumerate(background(hours, 16_000)):
+            if number % 12 == 11:
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+            yield sound
+
+    tracemalloc.start()
+    session = listen.listen(spotter, listen.of_length(watched(0.2), trained.features.hop))
+    tracemalloc.stop()
+    assert session["frames"] == pytest.approx(72_000, abs=2)
+    assert session["frames_awake"] > 10_000
+    assert len(held) == 6
+    assert held[-1] - held[0] < 300 * len(session["words_s"]) + 200 * len(session["detections"]) + 100_000
+
+
+def test_a_microphone_is_chosen_by_name_or_number(monkeypatch):
+    asked = []
+
+    def no_device(**given):
+        asked.append(given["device"])
+        raise ValueError("no input device matching")
+
+    device = ModuleType("sounddevice")
+    device.InputStream, device.PortAudioError = no_device, RuntimeError
+    monkeypatch.setitem(sys.modules, "sounddevice", device)
+    for name in ("USB", "2"):
+        with pytest.raises(ValueError, match=rf"no microphone {name} at 16000 Hz .*add wav=FILE"):
+            next(listen.microphone(16_000, 160, 1.0, name))
+    assert asked == ["USB", 2]
+
+
+def test_a_model_of_the_installation_finds_the_words_of_this_machine(recording, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SPIKELOOM_DATA", str(tmp_path))
+    run = str(find_run("builtin:fsdd"))
+    with pytest.raises(ValueError, match=rf"{tmp_path}/fsdd.*give the keyword clips with keywords=FOLDER"):
+        listen.run(ListenConfig(run=run, without_keywords="synthetic", hours=0.01))
+    listen.run(ListenConfig(run=run, wav=str(recording[0])))
+    assert "real-time factor" in capsys.readouterr().out
+
+
+def test_a_network_that_cannot_stream_says_so():
+    model = GRUConfig(hidden=[4]).build(140, 2)
+    with pytest.raises(ValueError, match=r"a GRU cannot stream; .*model\.causal=true"):
+        listen.KeywordSpotter(model, LogMelConfig(causal=True), ("a", "b"))
+
+
+def test_false_accepts_and_misses_are_measured_and_drawn(run, recording, tmp_path, capsys):
+    page, out = tmp_path / "det.html", tmp_path / "det.json"
+    listen.run(ListenConfig(run=str(run), without_keywords="synthetic", hours=0.01, out=str(out), page=str(page)))
+    printed, found = capsys.readouterr().out, json.loads(out.read_text())
+    assert found["keywords"] == len(WORDS.build().test)
+    assert found["hours"] == pytest.approx(0.01)
+    assert found["false_accepts"] == sorted(found["false_accepts"], reverse=True)
+    assert found["misses"][-1] >= found["misses"][3]
+    assert found["false_accepts_per_hour"][0] == pytest.approx(found["false_accepts"][0] / 0.01)
+    assert "0.01 h without keywords" in printed
+    assert "Detection-error tradeoff" in page.read_text()
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(folder / name, np.zeros(48_000), 16_000)
+    listen.run(ListenConfig(run=str(run), without_keywords=str(folder), out=str(out)))
+    silent = json.loads(out.read_text())
+    assert "less than one in all of this sound" in capsys.readouterr().out
+    assert silent["hours"] == pytest.approx(6 / 3600)
+    assert silent["misses"] == found["misses"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no sound file in this folder"):
+        listen.run(ListenConfig(run=str(run), without_keywords=str(tmp_path / "empty")))
+    with pytest.raises(ValueError, match="remove wav="):
+        listen.run(ListenConfig(run=str(run), without_keywords="synthetic", wav="x.wav"))

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from bci.streaming import ReplayConfig
-from bci.zuco.records import CHANNELS
-from bci.zuco.samples import SamplesConfig
-from pipelines import listen, listen_eeg
-from pipelines.schema import ListenConfig
+from spikeloom.bci.streaming.replay import ReplayConfig
+from spikeloom.bci.zuco.records import CHANNELS
+from spikeloom.bci.zuco.samples import SamplesConfig
+from spikeloom.pipelines.commands import listen
+from spikeloom.pipelines.config.listen import ListenConfig
+from spikeloom.pipelines.eeg import listen as listen_eeg
 
 mne = pytest.importorskip("mne")
 pytest.importorskip("mne_lsl", reason="mne-lsl is not installed: pip install 'spikeloom[stream]'", exc_type=ImportError)
@@ -47,8 +48,8 @@ def test_a_recording_is_decoded_window_by_window(recording: Path, tmp_path: Path
     listen.run(ListenConfig(run="r", eeg=str(recording), out=str(out), replay=SHORT))
     heard = json.loads(out.read_text("utf-8"))
     assert heard["samples"] == 2250 and heard["mode"] == "windows"
-    assert [one["text"] for one in heard["heard"]] == ["sentence 1", "sentence 2", "sentence 3"]
-    assert [one["start_s"] for one in heard["heard"]] == [0.826, 1.826, 2.826]
+    assert [one["text"] for one in heard["decoded"]] == ["sentence 1", "sentence 2", "sentence 3"]
+    assert [one["start_s"] for one in heard["decoded"]] == [0.826, 1.826, 2.826]
     assert 0 < heard["latency_ms"]["p50"] <= heard["latency_ms"]["max"]
     printed = capsys.readouterr().out
     assert "413 samples" in printed and "3 decoded" in printed and "the electrodes of the net as recorded" in printed
@@ -62,7 +63,7 @@ def test_asked_to_stop_it_closes_and_keeps_what_it_heard(recording: Path, tmp_pa
     out = tmp_path / "heard.json"
     listen.run(ListenConfig(run="r", eeg=str(recording), out=str(out), replay=SHORT))
     heard = json.loads(out.read_text("utf-8"))
-    assert heard["heard"][0]["text"] == "sentence 1" and len(heard["heard"]) < 3 and heard["samples"] is None
+    assert heard["decoded"][0]["text"] == "sentence 1" and len(heard["decoded"]) < 3 and heard["samples"] is None
     assert "interrupted; player and stream are closed" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) == handler
     patience = time.monotonic() + 10  # the library's own threads end a moment later

@@ -3,23 +3,24 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from pipelines import train as train_verb
-from pipelines.runs import load_model, save_config
-from pipelines.schema import TrainConfig, TrainerConfig
-from pipelines.scores import accuracy
-from pipelines.seeds import print_seed_table
-from pipelines.train import train
-from speech.batches import featurise
-from speech.datamodule import SpeechDataModule
-from speech.features import LogMelConfig
-from speech.frames import CachedFrames
-from speech.spikescr import SpikeSCRConfig
-from speech.synthetic import SyntheticConfig
-from speech.training import predict
+from spikeloom.accel.common.statistics import accuracy
+from spikeloom.pipelines.config.train import TrainConfig, TrainerConfig
+from spikeloom.pipelines.reports.seeds import print_seed_table
+from spikeloom.pipelines.training import classification
+from spikeloom.pipelines.training.classification import train
+from spikeloom.pipelines.training.run_dir import load_model, save_config
+from spikeloom.speech.batches import featurise
+from spikeloom.speech.datamodule import SpeechDataModule
+from spikeloom.speech.datasets.synthetic import SyntheticConfig
+from spikeloom.speech.features.frames import CachedFrames
+from spikeloom.speech.features.log_mel import LogMelConfig
+from spikeloom.speech.models.prediction import predict
+from spikeloom.speech.models.spikescr import SpikeSCRConfig
 
 TINY = SyntheticConfig(n_words=3, n_speakers=5, takes=3, n_test_speakers=1, n_valid_speakers=1)
 
@@ -34,7 +35,7 @@ def config(run: Path, **changes: object) -> TrainConfig:
 
 @pytest.fixture
 def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_verb, "tell", lambda *given: None)
+    monkeypatch.setattr(classification, "write_report", lambda *given: None)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -48,25 +49,25 @@ def test_no_test_clip_is_read_before_the_best_epoch_is_on_disk(
     test_names = set(TINY.build().test.names)
     batch = CachedFrames.batch
 
-    def watched(frames: CachedFrames, clip_ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def watched(frames: CachedFrames, clip_ids: list[int], *change: Any) -> tuple[torch.Tensor, torch.Tensor]:
         if set(frames.clips.names) & test_names:
             finished = len((run / "metrics.csv").read_text().splitlines()) == 1 + 3
             asked.append(finished and (run / "checkpoints/best.ckpt").exists())
-        return batch(frames, clip_ids)
+        return batch(frames, clip_ids, *change)
 
     def never(data: SpeechDataModule) -> None:
         raise AssertionError("training made a loader of the test clips")
 
     monkeypatch.setattr(CachedFrames, "batch", watched)
     monkeypatch.setattr(SpeechDataModule, "test_dataloader", never)
-    train(config(run, audit=True))
+    train(config(run, report_test_selected=True))
     assert asked
     assert all(asked)
 
 
 def test_an_audit_tells_the_optimistic_figure_and_changes_nothing(tmp_path: Path, unreported: None) -> None:
     plain, audited = tmp_path / "plain", tmp_path / "audited"
-    without, result = train(config(plain)), train(config(audited, audit=True))
+    without, result = train(config(plain)), train(config(audited, report_test_selected=True))
     test = featurise(TINY.build().test, LogMelConfig.gsc().build())
     model = load_model(audited / "model").model
     assert result["test_accuracy"] == accuracy(predict(model, test), test.labels)
@@ -116,6 +117,16 @@ def test_seeds_are_told_one_by_one_with_mean_and_deviation(tmp_path: Path, capsy
     ]
     assert said[4].split() == ["mean", "85.0", "±", "5.0", "%", "(sd", "over", "the", "seeds)"]
     assert len(said) == 5
+
+
+def test_copies_of_a_seed_count_once_and_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(6):
+        run = finished_run(tmp_path / f"copy{i}", 0, [result(0.8)])
+    finished_run(tmp_path / "other", 1, [result(0.9)])
+    print_seed_table(run, "result.json")
+    printed = capsys.readouterr().out
+    assert "seed 0 was run 6 times: copy5 counts, copy0, copy1, copy2, … (5 in all) left out" in printed
+    assert "2 seeds" in printed and "85.0 ±  7.1 %" in printed
 
 
 def test_a_run_of_other_settings_is_not_one_of_the_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

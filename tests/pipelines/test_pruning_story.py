@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.benchmarks import pruning as bench
-from pipelines.benchmarks.pruning_problems import PICTURES, problem
-from pipelines.chapters import pruning as chapter
-from pipelines.pruned_cost import step_cost
-from pipelines.schema import DemoConfig
+from spikeloom.benchmarks import pruning as bench
+from spikeloom.benchmarks.pruning_problems import PICTURES, problem
+from spikeloom.examples import pruning as chapter
+from spikeloom.pipelines.config.demo import DemoConfig
+from spikeloom.pipelines.reports.pruned_cost import step_cost
 from tests.conftest import data_folder
 from tests.pipelines.test_run import config as tiny
 
@@ -18,7 +18,7 @@ from tests.pipelines.test_run import config as tiny
 def told(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("demo") / "pruning"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.train.tell", lambda *given: None)
+        patch.setattr("spikeloom.pipelines.training.classification.write_report", lambda *given: None)
         patch.setattr(chapter, "recipe", lambda config, run: tiny(run, epochs=config.epochs, overwrite=True))
         return folder, chapter.tell(DemoConfig(chapters=["pruning"], epochs=3), folder)
 
@@ -27,7 +27,9 @@ def test_the_chapter_tells_accuracy_energy_and_cycles_before_and_after(told) -> 
     folder, chapter_told = told
     table, layers = (section.table for section in chapter_told.sections)
     assert [row[:2] for row in table.rows] == [
-        [chapter.MEANING[mode], name] for mode in ("dense", "gating", "skipping") for name in ("dense", "pruned")
+        [chapter.MEANING[mode], name]
+        for mode in ("dense", "gating", "skipping", "compressed")
+        for name in ("dense", "pruned")
     ]
     numbers = [[float(cell.replace(",", "")) for cell in row[3:]] for row in table.rows]
     # A chip that ignores zeros gains nothing; inputs of a dead layer count as binary, which changes little.
@@ -36,6 +38,7 @@ def test_the_chapter_tells_accuracy_energy_and_cycles_before_and_after(told) -> 
         numbers[2][2], rel=0.02
     )  # gating saves energy, and no time
     assert numbers[5][2] < numbers[4][2] and numbers[5][3] < numbers[4][3]  # skipping saves both
+    assert numbers[7][4] < 0.5 * numbers[6][4] and numbers[5][4] == numbers[4][4]  # only compression shrinks weights
     zeros, weights = (sum(int(row[i].replace(",", "")) for row in layers.rows) for i in (2, 1))
     assert zeros / weights >= 0.9
     assert (folder / "pruned/model/model.safetensors").exists()

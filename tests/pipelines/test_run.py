@@ -8,15 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines import evaluate, export, simulate, tasks
-from pipelines.optimisation import OptimizerConfig, learning_rate_factor
-from pipelines.runs import load_config, load_model
-from pipelines.schema import EvaluateConfig, ExportConfig, OtherFolder, SimulateConfig, TrainConfig, TrainerConfig
-from pipelines.scores import accuracy
-from pipelines.tasks import ClassificationTask
-from pipelines.train import train
-from speech.spikescr import SpikeSCRConfig
-from speech.synthetic import SyntheticConfig
+from spikeloom.accel.common.datamodule import DataSpec
+from spikeloom.accel.common.statistics import accuracy
+from spikeloom.pipelines.commands import evaluate, export, simulate
+from spikeloom.pipelines.config.evaluate import EvaluateConfig, OtherFolder
+from spikeloom.pipelines.config.export import ExportConfig
+from spikeloom.pipelines.config.simulate import SimulateConfig
+from spikeloom.pipelines.config.train import TrainConfig, TrainerConfig
+from spikeloom.pipelines.training import callbacks
+from spikeloom.pipelines.training.classification import train
+from spikeloom.pipelines.training.module import ClassificationModule
+from spikeloom.pipelines.training.optim import OptimizerConfig, learning_rate_factor
+from spikeloom.pipelines.training.run_dir import load_config, load_model, save_config
+from spikeloom.speech.datasets.synthetic import SyntheticConfig
+from spikeloom.speech.models.spikescr import SpikeSCRConfig
 
 DRAWN = True  # these pages stand for all
 TINY = SyntheticConfig(n_words=3, n_speakers=6, takes=3, n_test_speakers=2, n_valid_speakers=2)
@@ -58,7 +63,8 @@ def test_accuracy_counts_clips_and_not_batches():
     """Nine clips in batches of eight: the ninth weighs as much as each of the others."""
     labels = torch.tensor([0, 0, 0, 0, 0, 0, 0, 1, 1])
     log_p = torch.log(torch.tensor([[0.9, 0.1]] * 9))
-    task = ClassificationTask(torch.nn.Identity(), 2, OptimizerConfig(), lambda model, batch: batch[0])
+    config = TrainConfig(name="two", run="", data=TINY)
+    task = ClassificationModule(config, DataSpec(n_inputs=1, class_names=("a", "b")), torch.nn.Identity())
     for part in (slice(0, 8), slice(8, 9)):
         task.valid_accuracy(log_p[part], labels[part])
     assert float(task.valid_accuracy.compute()) == pytest.approx(7 / 9)  # the mean of the batches is 7/16
@@ -103,7 +109,7 @@ def test_a_resumed_run_ends_in_the_same_weights(finished, tmp_path, monkeypatch)
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(tasks.History, "on_train_epoch_start", die_in_second_epoch)
+        patch.setattr(callbacks.History, "on_train_epoch_start", die_in_second_epoch)
         with pytest.raises(Killed):
             train(config(run))
     assert not (run / "result.json").exists()
@@ -119,7 +125,7 @@ def test_an_existing_run_is_not_overwritten_by_accident(finished, tmp_path):
         train(config(finished))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="not a folder of ours"):
+    with pytest.raises(ValueError, match="is not a spikeloom run directory"):
         train(config(tmp_path / "mine", overwrite=True))
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
@@ -127,9 +133,14 @@ def test_an_existing_run_is_not_overwritten_by_accident(finished, tmp_path):
 def test_a_damaged_checkpoint_is_named(finished, tmp_path):
     run = tmp_path / "damaged"
     (run / "checkpoints").mkdir(parents=True)
-    (run / "checkpoints" / "last.ckpt").write_bytes((finished / "checkpoints/last.ckpt").read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"last\.ckpt is damaged.*overwrite=true"):
-        train(config(run, resume=True))
+    save_config(run, config(run))
+    whole = (finished / "checkpoints/last.ckpt").read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for damaged in (whole[:1000], bytes(flipped)):
+        (run / "checkpoints" / "last.ckpt").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"last\.ckpt is damaged.*overwrite=true"):
+            train(config(run, resume=True))
 
 
 def test_damaged_model_files_are_named(finished, tmp_path):
@@ -180,7 +191,7 @@ def test_bad_requests_name_the_fix(finished, tmp_path):
         evaluate.run(EvaluateConfig(run=str(finished), data=OtherFolder(root="x"), split="all"))
     with pytest.raises(ValueError, match="neither a preset"):
         simulate.load_chip("loihi9")
-    with pytest.raises(ValueError, match=r"preprocessor_config\.json is missing"):
+    with pytest.raises(ValueError, match="holds no trained model"):
         evaluate.run(EvaluateConfig(run=str(tmp_path)))
 
 
@@ -194,5 +205,5 @@ def test_the_learning_rate_warms_up_by_iteration_and_ends_at_eta_min():
 
 
 def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(finished):
-    with pytest.raises(ValueError, match=r"is finished with trainer\.epochs=\d+; give another run=FOLDER"):
+    with pytest.raises(ValueError, match=r"trainer\.epochs=\d+ \(now 99\).*run=FOLDER"):
         train(config(finished, resume=True, epochs=99))

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from accel.trainer.explore import Point, pareto
-from accel.trainer.simulator import simulate
-from accel.trainer.trace import trace
-from accel.trainer.variant import ChipConfig, mesh_of
-from pipelines import cli
-from pipelines.chips import load_chip, names, presets
-from pipelines.simulate import energy_text, objective
+from spikeloom.accel.trainer.chip.override import ChipConfig, mesh_of
+from spikeloom.accel.trainer.report.console import energy_text
+from spikeloom.accel.trainer.schedule.pareto import Point, pareto
+from spikeloom.accel.trainer.schedule.simulator import simulate
+from spikeloom.accel.trainer.schedule.trace import trace
+from spikeloom.pipelines import cli
+from spikeloom.pipelines.commands.simulate import objective
+from spikeloom.pipelines.config.chips import load_chip, names, presets
 from tests.accel.trainer.networks import NEUROMC, small_network
 
 QUICK = ["what_if=false", "uncertainty=false", "gpu=null"]
@@ -57,6 +58,15 @@ def test_a_run_writes_report_page_and_trace(workload: str, tmp_path: Path) -> No
     assert trace.__doc__
 
 
+def test_what_is_needed_is_a_table_and_a_page(
+    workload: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["simulate", workload, "what=needed", "chip=edge4"])
+    shown = capsys.readouterr().out
+    assert "as it is" in shown and "8-bit values" in shown and "not comparable" in shown
+    assert "arXiv 2508.00475" in (tmp_path / "run" / "needed" / "needed.html").read_text()
+
+
 def test_a_folder_of_other_things_is_left_alone(
     workload: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,7 +95,10 @@ def test_a_published_network_needs_no_file(tmp_path: Path, capsys: pytest.Captur
     assert (report["model_name"], report["batch_size"], report["time_steps"]) == ("S-VGG16", 2, 1)
     with pytest.raises(SystemExit):
         cli.main(["simulate", "network=lenet", *QUICK])
-    assert "network=lenet is unknown; use one of s_resnet18, s_vgg16, spikingformer_8_768" in capsys.readouterr().err
+    assert (
+        "network=lenet is unknown; use one of s_resnet18, s_resnet50, s_vgg16, spiking_resnet18"
+        in capsys.readouterr().err
+    )
 
 
 def test_keys_of_a_chip_change_it() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipelines.cli import main
+from spikeloom.pipelines.cli import main
 
 TINY = ["experiment=bs_digits", "model.hidden=[12]", "model.repeats=[1,3]", "trainer.threads=1"]
 
@@ -48,6 +48,41 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path: Path) -> None:
     assert {k: v for k, v in resumed.items() if k != "seconds"} == {k: v for k, v in unbroken.items() if k != "seconds"}
 
 
+def test_measured_pulses_become_a_device_that_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    up = "".join(f"up,{i * 1e-6!r}\n" for i in range(1, 41))
+    down = "".join(f"down,{(40 - i) * 1e-6!r}\n" for i in range(1, 21))
+    (tmp_path / "trace.csv").write_text(f"direction,conductance_siemens\nstart,0\n{up}{down}", encoding="utf-8")
+    device = tmp_path / "mine.yaml"
+    main(["data", "devices", f"file={tmp_path / 'trace.csv'}", f"out={device}"])
+    printed = capsys.readouterr().out
+    assert "mine: pot_dep, 0 to 4e-05 siemens" in printed and "up: 40 pulses" in printed and "residual" in printed
+
+    kind = [f"model.weights={device}", "model.rule.update=carry", "model.repeats=[1]", "trainer.epochs=1"]
+    result = train(tmp_path / "a", *kind)
+    assert result["weights"] == "mine" and result["pulses_up"] > 0
+    device.unlink()  # a run needs the file no more
+    main(["evaluate", f"run={tmp_path / 'a'}", f"out={tmp_path / 'e.json'}"])
+    assert json.loads((tmp_path / "e.json").read_text("utf-8"))["accuracy"] == result["hp"]
+    device.write_text("name: mine\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        train(tmp_path / "b", *kind)
+    assert f"{device}: " in capsys.readouterr().err and not (tmp_path / "b").exists()
+
+
+def test_training_starts_from_a_network_of_real_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = train(tmp_path / "hp", "trainer.epochs=20", "model.policy={forward:hp,error:hp,derivative:hp}")
+    fresh = train(tmp_path / "fresh", "trainer.epochs=1")
+    warm = train(tmp_path / "warm", "trainer.epochs=1", f"pretrained={tmp_path / 'hp'}")
+    assert warm["hp"] > max(fresh["hp"], before["hp"] - 0.1)
+    for keys, named in (
+        (["model.hidden=[13]"], "other layers"),
+        (["model.weights=pcm", "model.rule.update=carry"], "model.weights=pcm"),
+    ):
+        with pytest.raises(SystemExit):
+            train(tmp_path / "odd", *keys, f"pretrained={tmp_path / 'hp'}")
+        assert named in capsys.readouterr().err
+
+
 def test_a_sweep_over_policies_ends_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for policy in (("hp", "hp", "hp"), ("s", "sign", "s")):
         keys = [f"model.policy.{k}={v}" for k, v in zip(("forward", "error", "derivative"), policy, strict=True)]
@@ -79,7 +114,7 @@ def test_a_wrong_setting_is_one_line(
 
 
 def test_the_bench_times_every_kind_of_weights(monkeypatch, capsys):
-    from pipelines.benchmarks import stochastic as bench
+    from spikeloom.benchmarks import stochastic as bench
 
     monkeypatch.setattr(bench, "IMAGES", 2000)
     bench.print_stochastic(repeats=1)

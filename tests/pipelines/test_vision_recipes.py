@@ -8,9 +8,10 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from pipelines.optimisation import OptimizerConfig, learning_rate_factor
-from pipelines.schema import TrainConfig, check_kinds, register
-from pipelines.train import train
+from spikeloom.pipelines.config.register import register
+from spikeloom.pipelines.config.train import TrainConfig, check_kinds
+from spikeloom.pipelines.training.classification import train
+from spikeloom.pipelines.training.optim import OptimizerConfig, learning_rate_factor
 
 FAMILIES = ("spikingformer", "qkformer", "ms_qkformer")
 CIFAR = {
@@ -72,7 +73,7 @@ CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000, "cifar10dvs": 10, "
 
 def composed(*overrides: str) -> TrainConfig:
     register()
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("spikeloom.conf", version_base="1.3"):
         config = OmegaConf.to_object(compose("train", overrides=list(overrides)))
     assert isinstance(config, TrainConfig)
     return config

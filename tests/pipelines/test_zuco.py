@@ -3,17 +3,23 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
-from bci.raw.eyelink import read_eyelink
-from bci.raw.recordings import NetEEG
-from bci.zuco.records import BLOCKS, SUBJECTS
-from bci.zuco.splits import load_split
-from pipelines import data
-from pipelines.recordings import fixation_pieces
-from pipelines.schema import DataConfig
+from spikeloom.bci.raw.eyelink import read_eyelink
+from spikeloom.bci.raw.recordings import NetEEG
+from spikeloom.bci.synthetic.zuco import SyntheticZuCoConfig
+from spikeloom.bci.zuco.records import BLOCKS, SUBJECTS
+from spikeloom.bci.zuco.splits import load_split
+from spikeloom.bci.zuco.write_matlab5 import write_matlab5
+from spikeloom.pipelines.commands import data
+from spikeloom.pipelines.config.data import DataConfig
+from spikeloom.pipelines.config.register import register
+from spikeloom.pipelines.datasets.eeg import fixation_pieces
 from tests.conftest import data_folder
 
 MADE = DataConfig(what="synthesize", dataset="zuco", tasks=["SR1", "NR2"], subjects=1, sentences=10, missing=0.1,
@@ -55,6 +61,16 @@ def test_a_damaged_file_is_a_problem_and_the_others_are_checked(made: Path, tmp_
         data.run(DataConfig(what="check", dataset="zuco", root=str(tmp_path)))
     printed = capsys.readouterr().out
     assert "resultsZ02_SR.mat" in printed and "problem:" in printed and "resultsZ01_SR.mat is damaged" in printed
+
+
+def test_rows_of_a_faulty_export_are_no_clean_bill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = SyntheticZuCoConfig(task="NR", n_subjects=1, n_sentences=3, seed=0).build()
+    rows = list(source.read(source.recordings[0]))
+    rows[1] = replace(rows[1], content="")
+    write_matlab5(tmp_path / f"results{rows[0].subject}_NR.mat", rows)
+    data.run(DataConfig(what="check", dataset="zuco", root=str(tmp_path)))
+    printed = capsys.readouterr().out
+    assert "1 rows are not as a reader leaves them (no text 1)" in printed and "no problem found" not in printed
 
 
 def test_missing_recordings_say_where_to_get_and_put_them(tmp_path: Path) -> None:
@@ -109,6 +125,8 @@ def test_features_and_bids_come_from_continuous_recordings(tmp_path: Path, capsy
     data.run(DataConfig(what="features", dataset="zuco", root=str(root)))
     error = float(capsys.readouterr().out.strip().split(" ")[-1])
     assert error <= 1e-3
+    data.run(DataConfig(what="epochs", dataset="zuco", root=str(root), out=str(tmp_path / "epochs"), epoch="sentence"))
+    assert len(list((tmp_path / "epochs").glob("Z01_*_sentence-epo.fif"))) == 1
     pytest.importorskip("mne_bids", reason="mne-bids is not installed: pip install 'spikeloom[bids]'")
     data.run(DataConfig(what="bids", dataset="zuco", root=str(root), out=str(tmp_path / "bids")))
     described = json.loads((tmp_path / "bids" / "dataset_description.json").read_text())
@@ -141,7 +159,7 @@ def test_every_recording_of_another_system_is_told_and_measured(tmp_path: Path, 
         ({"strength": -1.0}, "signal_strength is -1.0"),
         ({"out": "x.html"}, "use out=FOLDER"),
         ({"dataset": "fsdd"}, "is for dataset=zuco"),
-        ({"text": "/no/such"}, "cannot be read as UTF-8"),
+        ({"text": "/no/such"}, "/no/such is missing; give a file"),
     ],
 )
 def test_what_cannot_be_made_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -151,7 +169,7 @@ def test_what_cannot_be_made_is_refused(change: dict[str, object], message: str,
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_readers(capsys: pytest.CaptureFixture[str]) -> None:
-    from pipelines.benchmarks.zuco import print_zuco
+    from spikeloom.benchmarks.zuco import print_zuco
 
     print_zuco(30, bank=3)
     lines = capsys.readouterr().out.strip().split("\n")
@@ -177,3 +195,28 @@ def test_fixations_of_an_eye_tracker_meet_the_eeg_in_their_triggers() -> None:
         np.testing.assert_allclose(found, (expected[:, :2] - begin_ms) / 2 + [0, 1], atol=1)
         with pytest.raises(ValueError, match="trigger 0 is 99 in the EEG"):
             fixation_pieces(replace(net, events=((0.0, "99"), *events[1:])), gaze, asc.name)
+
+
+def composed(*overrides: str) -> Any:
+    """The configuration the command line would hand to a training."""
+    register()
+    with initialize_config_module("spikeloom.conf", version_base="1.3"):
+        return OmegaConf.to_object(compose("train", overrides=["run=unused", *overrides]))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "lr", "epochs", "tasks"),
+    [
+        ("cet_mae_zuco", 1e-3, 40, []),
+        ("cet_mae_zuco_full", 1e-4, 100, []),
+        ("cet_mae_zuco_published", 5e-7, 100, ["SR1", "NR1", "NR2"]),
+        ("e2t_ptr_zuco_full", 2e-5, 40, []),
+        ("e2t_ptr_zuco_published", 2e-7, 50, ["SR1", "NR1", "NR2"]),
+    ],
+)
+def test_recipes_pair_sizes_with_rates(experiment: str, lr: float, epochs: int, tasks: list[str]) -> None:
+    found = composed(f"experiment={experiment}")
+    assert (found.optimizer.lr, found.trainer.epochs, list(found.data.tasks)) == (lr, epochs, tasks)
+    if "cet" in experiment:
+        assert (found.model.sizes.text_width == 1024) == (experiment != "cet_mae_zuco")
+    assert len(composed(f"experiment={experiment}", "data=zuco_5_tasks").data.tasks) == 5

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from speech.augmentation import Augmentation, AugmentationConfig, keyed_uniform, lerp_gather
-from speech.features import LogMelConfig, hz_to_mel
+from spikeloom.speech.augmentation import Augmentation, AugmentationConfig, keyed_uniform, lerp_gather
+from spikeloom.speech.features.log_mel import LogMelConfig, hz_to_mel
 
 FEATURES = LogMelConfig.gsc_8k()
 NO_MASKS = AugmentationConfig(frequency_mask_bands=0, time_mask_fraction=0.0)

@@ -7,17 +7,17 @@ import pytest
 import torch
 from scipy import stats
 
-from accel.spiking.kernels import loader
-from speech.audio import read_wav
-from speech.augmentation import keyed_uniform
-from speech.cochlea import cochlea as cochlea_module
-from speech.cochlea import nerve as nerve_module
-from speech.cochlea.bushy_cell import BUSHY, BushyCellState, binomial, bushy_cell_step
-from speech.cochlea.cochlea import CochleaConfig
-from speech.cochlea.hair_cell import MEDDIS, hair_cell_step, resting_state
-from speech.cochlea.membrane import BasilarMembrane, resonance_hz, transfer
-from speech.cochlea.nerve import Key, NerveState, nerve, nerve_loop, silent_state
-from speech.spike_trains import Events
+from spikeloom.accel.spiking.kernels import loader
+from spikeloom.speech.augmentation import keyed_uniform
+from spikeloom.speech.datasets.audio import read_audio
+from spikeloom.speech.datasets.spike_trains import Events
+from spikeloom.speech.features.cochlea import cochlea as cochlea_module
+from spikeloom.speech.features.cochlea import nerve as nerve_module
+from spikeloom.speech.features.cochlea.bushy_cell import BUSHY, BushyCellState, binomial, bushy_cell_step
+from spikeloom.speech.features.cochlea.cochlea import CochleaConfig
+from spikeloom.speech.features.cochlea.hair_cell import MEDDIS, hair_cell_step, resting_state
+from spikeloom.speech.features.cochlea.membrane import BasilarMembrane, resonance_hz, transfer
+from spikeloom.speech.features.cochlea.nerve import Key, NerveState, nerve, nerve_loop, silent_state
 from tests.conftest import data_folder
 
 FS = 16000
@@ -266,7 +266,7 @@ def test_spoken_words_give_thousands_of_events_below_half_the_sample_rate() -> N
     words = [sorted(words.glob("*.wav"))[:1] for words in sorted(folder.iterdir()) if not words.name.startswith("_")]
     files = [file for of_word in words for file in of_word]
     assert len(files) >= 10
-    found = CochleaConfig().build()([read_wav(file, FS) for file in files], range(len(files)))
+    found = CochleaConfig().build()([read_audio(file, FS) for file in files], range(len(files)))
     assert 4000 <= np.median([len(events.units) for events in found]) <= 12000
     assert np.mean(np.concatenate([events.units for events in found]) < 138) < 0.05
 

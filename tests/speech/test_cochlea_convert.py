@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.cli import main
-from speech.cochlea.cochlea import CochleaConfig
-from speech.cochlea.convert import clip_id, convert, read_recordings
-from speech.heidelberg import SpikeFileConfig
-from speech.utterances import Utterances
+from spikeloom.pipelines.cli import main
+from spikeloom.speech.datasets.shd import SpikeFileConfig
+from spikeloom.speech.datasets.utterances import Utterances
+from spikeloom.speech.features.cochlea.cochlea import CochleaConfig
+from spikeloom.speech.features.cochlea.convert import clip_id, convert, read_recordings
 
 
 def recordings(n: int = 20, seconds: float = 0.06) -> Utterances:
@@ -115,7 +115,7 @@ def test_folders_of_both_forms_are_read(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "commands" / "_silence_")
     assert len(read_recordings(tmp_path / "commands").class_names) == 35
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="no wav in"):
+    with pytest.raises(FileNotFoundError, match="no recording in"):
         read_recordings(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="give in=FOLDER"):
         read_recordings(tmp_path / "nowhere")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from speech.audio import AudioError
-from speech.commands import (
+from spikeloom.speech.datasets.audio import AudioError
+from spikeloom.speech.datasets.noise import cut_noise
+from spikeloom.speech.datasets.speech_commands import (
     CLASSES,
     OTHER_WORDS,
     TEN_WORDS,
@@ -19,8 +20,7 @@ from speech.commands import (
     hash_percentage,
     which_set,
 )
-from speech.noise import cut_noise
-from speech.utterances import Utterances, WavFiles
+from spikeloom.speech.datasets.utterances import AudioFiles, Utterances
 from tests.conftest import data_folder
 
 PEOPLE = ("022cd682", "0a7c2a8d", "0cb74144", "11aa22bb", "5d6e7f80", "9c0ffee0")  # of all three sets by the hash
@@ -213,7 +213,7 @@ def test_a_folder_with_some_of_the_classes_is_scored_as_it_is(twelve) -> None:
 
 
 def test_building_reads_no_clip(archive, monkeypatch) -> None:
-    monkeypatch.setattr(WavFiles, "read", lambda *_: pytest.fail("a clip was read"))
+    monkeypatch.setattr(AudioFiles, "read", lambda *_: pytest.fail("a clip was read"))
     splits = CommandsConfig(root=str(archive), classes=12).build()
     assert isinstance(splits.train, Utterances)
     CommandsConfig(root=str(archive)).load().of_speakers([PEOPLE[0]])
@@ -250,4 +250,4 @@ def test_own_recordings_are_read_and_their_names_mentioned(tmp_path, caplog) -> 
     touch(tmp_path / "no" / "me_1.wav")
     with caplog.at_level(logging.WARNING):
         assert len(CommandsConfig(root=str(tmp_path)).load()) == 2
-    assert "2 of 2 wavs are not named" in caplog.text
+    assert "2 of 2 recordings are not named" in caplog.text

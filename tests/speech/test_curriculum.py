@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from speech.augmentation import AugmentationConfig
-from speech.batches import Draw, FeatureSet, batch_loader, featurise
-from speech.curriculum import (
+from spikeloom.accel.common.batches import BatchIndex, batch_loader
+from spikeloom.speech.augmentation import AugmentationConfig
+from spikeloom.speech.batches import FeatureSet, featurise
+from spikeloom.speech.datasets.synthetic import SyntheticConfig
+from spikeloom.speech.distillation import (  # fmt: skip
     DistillationConfig,
     PairedSet,
     check_resolutions,
@@ -18,10 +20,9 @@ from speech.curriculum import (
     kl_on_mean_logits,
     mean_logits,
     pair,
-)  # fmt: skip
-from speech.features import LogMelConfig
-from speech.spikescr import SpikeSCR, SpikeSCRConfig
-from speech.synthetic import SyntheticConfig
+)
+from spikeloom.speech.features.log_mel import LogMelConfig
+from spikeloom.speech.models.spikescr import SpikeSCR, SpikeSCRConfig
 
 FINE, COARSE = LogMelConfig().at(10), LogMelConfig().at(25)
 
@@ -92,7 +93,7 @@ def test_a_student_that_is_its_teacher_and_hears_the_same_has_no_kl(fine):
     lessons = pair(fine, model, fine)
     distillation = DistillationConfig().build()
     with torch.no_grad():
-        for draw in (Draw(0, torch.tensor([4, 1, 9])), Draw(0, torch.arange(len(fine)))):
+        for draw in (BatchIndex(0, torch.tensor([4, 1, 9])), BatchIndex(0, torch.arange(len(fine)))):
             assert float(distillation(model, lessons[draw]).kl) <= 1e-7
 
 
@@ -106,7 +107,7 @@ def test_every_student_row_stands_beside_the_teacher_on_the_same_clip(coarse, fi
         loader.sampler.set_epoch(epoch)
         seen = []
         for batch in loader:
-            untouched = fine[Draw(0, batch.student.sample_ids)]  # the fine view of the same ids, unaugmented
+            untouched = fine[BatchIndex(0, batch.student.sample_ids)]  # the fine view of the same ids, unaugmented
             with torch.inference_mode():
                 logits = teacher(untouched.features.transpose(0, 1), untouched.lengths)
             torch.testing.assert_close(
@@ -119,8 +120,8 @@ def test_every_student_row_stands_beside_the_teacher_on_the_same_clip(coarse, fi
         orders.append(seen)
     assert orders[0] != orders[1]
     ids = torch.arange(len(coarse))
-    assert not torch.equal(lessons[Draw(0, ids)].student.features, lessons[Draw(1, ids)].student.features)
-    assert torch.equal(lessons[Draw(0, ids)].teacher_logits, lessons[Draw(1, ids)].teacher_logits)
+    assert not torch.equal(lessons[BatchIndex(0, ids)].student.features, lessons[BatchIndex(1, ids)].student.features)
+    assert torch.equal(lessons[BatchIndex(0, ids)].teacher_logits, lessons[BatchIndex(1, ids)].teacher_logits)
 
 
 def test_a_teacher_is_never_changed(coarse, fine):
@@ -131,7 +132,7 @@ def test_a_teacher_is_never_changed(coarse, fine):
     optimizer = torch.optim.AdamW(student.parameters(), lr=0.01)
     student_before = tensors(student)
     for _ in range(2):
-        batch = lessons[Draw(0, torch.arange(8))]
+        batch = lessons[BatchIndex(0, torch.arange(8))]
         judgement = DistillationConfig().build()(student, batch)
         (judgement.kl - judgement.log_p[torch.arange(8), batch.labels].mean()).backward()
         optimizer.step()

@@ -7,19 +7,22 @@ from pathlib import Path
 import lightning
 import numpy as np
 import pytest
+import soundfile
 import torch
 
-from speech.augmentation import AugmentationConfig
-from speech.batches import Draw, EpochBatches, SpeechBatch, featurise
-from speech.clips import LazySequence
-from speech.datamodule import SpeechDataModule
-from speech.event_bins import EventBinsConfig
-from speech.features import LogMelConfig
-from speech.frames import CacheBudget
-from speech.spike_augmentation import SpikeAugmentationConfig
-from speech.spike_trains import Events, SpikeTrains
-from speech.synthetic import SyntheticConfig
-from speech.utterances import SpeechSplits
+from spikeloom.accel.common.batches import BatchIndex, CacheBudget, EpochBatches
+from spikeloom.accel.common.changes import changes
+from spikeloom.speech.augmentation import AugmentationConfig
+from spikeloom.speech.batches import SpeechBatch, featurise
+from spikeloom.speech.datamodule import SpeechDataModule
+from spikeloom.speech.datasets.clips import LazySequence
+from spikeloom.speech.datasets.spike_trains import Events, SpikeTrains
+from spikeloom.speech.datasets.synthetic import SyntheticConfig
+from spikeloom.speech.datasets.utterances import SpeechSplits
+from spikeloom.speech.datasets.words import WordsConfig
+from spikeloom.speech.features.event_bins import EventBinsConfig
+from spikeloom.speech.features.log_mel import LogMelConfig
+from spikeloom.speech.spike_augmentation import SpikeAugmentationConfig
 
 
 @functools.cache
@@ -129,7 +132,7 @@ def test_only_training_batches_are_augmented() -> None:
 def test_a_sample_is_augmented_anew_in_each_epoch() -> None:
     train = speech_data(AugmentationConfig()).train_set
     samples = torch.arange(len(train))
-    first, again, later = (train[Draw(epoch, samples)].features for epoch in (0, 0, 1))
+    first, again, later = (train[BatchIndex(epoch, samples)].features for epoch in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
 
@@ -157,12 +160,32 @@ def test_worker_processes_do_not_change_a_bit_of_a_batch(make: Callable[..., Spe
             assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+def test_changes_to_recordings_are_counted_alike_with_worker_processes(tmp_path: Path) -> None:
+    for word in ("yes", "no"):
+        (tmp_path / word).mkdir()
+        for speaker in range(6):
+            loud = 1.5 * np.sin(np.arange(16_000)) * (1 if speaker % 2 else 0.5)
+            soundfile.write(tmp_path / word / f"{speaker}_0.wav", loud, 16_000, subtype="FLOAT")
+    source = WordsConfig(root=str(tmp_path), pattern=r"(?P<speaker>\d+)_\d$")
+    counted = {}
+    for num_workers in (0, 2):
+        changes.clear()
+        data = SpeechDataModule(source, LogMelConfig(hop_ms=25), batch_size=2, num_workers=num_workers)
+        data.setup()
+        for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+            list(loader)
+        counted[num_workers] = {kind: sorted(names) for kind, names in changes.names.items()}
+    changes.clear()
+    assert [len(names) for names in counted[0].values()] == [6]
+    assert counted[2] == counted[0]
+
+
 def test_no_clip_is_read_before_it_is_asked_for_and_none_twice() -> None:
     data = spike_data()
     reads = {name: clips.events.read_clips for name, clips in data.splits._asdict().items()}
     data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
     assert reads == {"train": [], "valid": [], "test": []}
-    batch = data.train_set[Draw(0, torch.tensor([7, 3]))]
+    batch = data.train_set[BatchIndex(0, torch.tensor([7, 3]))]
     assert reads["train"] == [7, 3]
     assert batch.sample_ids.tolist() == [7, 3]
     for epoch in (0, 1):
@@ -181,7 +204,7 @@ def test_the_cache_never_holds_more_than_its_budget() -> None:
         assert n_bytes <= cache_mb * 1e6
         assert n_bytes + data.budget.free_bytes == int(cache_mb * 1e6)
         assert all(frames.untyped_storage().nbytes() == frames.nbytes for frames in kept)  # no hidden padding
-    with pytest.raises(ValueError, match="cache_mb must not be negative"):
+    with pytest.raises(ValueError, match="cache_mb=-1"):
         CacheBudget(-1)
 
 
@@ -191,13 +214,13 @@ def test_views_of_the_same_clips_share_frames_or_clips() -> None:
     augmented = data.train_set
     plain = augmented.with_augmentation(None)
     fine = augmented.through(EventBinsConfig().at(5.0).build())
-    coarse, finer = plain[Draw(0, samples)], fine[Draw(0, samples)]
+    coarse, finer = plain[BatchIndex(0, samples)], fine[BatchIndex(0, samples)]
     assert torch.equal(coarse.labels, finer.labels)
     assert (finer.lengths >= 2 * coarse.lengths - 1).all()
     assert torch.equal(coarse.features.sum((1, 2)), finer.features.sum((1, 2)))  # every event, at both resolutions
     reads = data.splits.train.events.read_clips
     assert len(reads) == 8  # once for each resolution
-    augmented[Draw(1, samples)]
+    augmented[BatchIndex(1, samples)]
     assert len(reads) == 8
     assert augmented.frames is plain.frames
 
@@ -232,7 +255,7 @@ def test_a_clip_that_cannot_be_framed_is_named() -> None:
         names=["first", "second"], class_names=("a", "b"),
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"clip second: spans 100000000 steps.*seconds"):
-        featurise(clips, EventBinsConfig().build())[Draw(0, torch.tensor([1]))]
+        featurise(clips, EventBinsConfig().build())[BatchIndex(0, torch.tensor([1]))]
 
 
 class Listener(lightning.LightningModule):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speech.digits import DigitsConfig, read_digits
-from speech.utterances import Utterances, choose_speakers, split_by_speaker
+from spikeloom.speech.datasets.fsdd import DigitsConfig, read_digits
+from spikeloom.speech.datasets.utterances import Utterances, choose_speakers, split_by_speaker
 from tests.conftest import data_folder
 
 
@@ -91,7 +91,7 @@ def test_strange_names_are_counted_and_named(tmp_path: Path, caplog: pytest.LogC
     soundfile.write(tmp_path / "seven.wav", np.zeros(10), 8000)
     with caplog.at_level(logging.WARNING):
         assert len(read_digits(tmp_path)) == 9
-    assert "1 of 10 wavs" in caplog.text
+    assert "1 of 10 recordings" in caplog.text
     assert "seven.wav" in caplog.text
 
 

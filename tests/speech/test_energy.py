@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speech.batches import Draw, FeatureSet, SpeechBatch, featurise
-from speech.energy import EnergyConstants, OperationCounts, count_operations
-from speech.event_bins import EventBinsConfig
-from speech.features import LogMelConfig
-from speech.spike_trains import Events, SpikeTrains
-from speech.spikescr import SpikeSCR, SpikeSCRConfig, SpikingAttention
-from speech.utterances import Utterances
+from spikeloom.accel.analysis.energy import FLOAT32, EnergyConstants, Operations
+from spikeloom.accel.common.batches import BatchIndex
+from spikeloom.speech.batches import FeatureSet, SpeechBatch, featurise
+from spikeloom.speech.datasets.spike_trains import Events, SpikeTrains
+from spikeloom.speech.datasets.utterances import Utterances
+from spikeloom.speech.energy import count_operations
+from spikeloom.speech.features.event_bins import EventBinsConfig
+from spikeloom.speech.features.log_mel import LogMelConfig
+from spikeloom.speech.models.spikescr import SpikeSCR, SpikeSCRConfig, SpikingAttention
 
 RATE_HZ = 16_000
 
@@ -55,8 +57,8 @@ def count_set(events_per_clip: int = 4000) -> FeatureSet:
     return featurise(clips, EventBinsConfig().build())
 
 
-def part(counts: OperationCounts, name: str) -> tuple[float, float, float]:
-    (row,) = [row for row in counts.rows if row.part == name]
+def part(counts: Operations, name: str) -> tuple[float, float, float]:
+    (row,) = [row for row in counts.layers if row.name == name]
     return row.ac, row.mac, row.dense
 
 
@@ -68,7 +70,7 @@ def test_the_embedding_of_mel_frames_costs_what_the_published_budget_could_not_p
     assert (ac, before_edges) == (0, 3 * 140 * 256 * 101)
     assert before_edges == pytest.approx(10.86e6, rel=1e-3)
     assert mac == dense
-    assert EnergyConstants().mac_pj * before_edges * 1e-9 == pytest.approx(0.050, abs=5e-4)  # mJ
+    assert FLOAT32.mac_pj * before_edges * 1e-9 == pytest.approx(0.050, abs=5e-4)  # mJ
 
 
 def test_event_counts_accumulate_once_for_each_event_and_synapse():
@@ -142,8 +144,8 @@ def test_attention_counts_are_those_of_a_double_loop(causal, window):
     ac, mac, dense = part(counts["running_sum"], "block 1, attention: q k v")
     assert (ac, mac, dense) == (updates + reads, 0, (sums + steps) * heads * width**2)
     executed = count_operations(model, features)
-    assert executed.attention_form == ("quadratic" if window else "running_sum")
-    assert executed.attention_ac == {"quadratic": scores + attended, "running_sum": updates + reads}
+    assert executed.details["attention_form"] == ("quadratic" if window else "running_sum")
+    assert executed.details["attention_ac"] == {"quadratic": scores + attended, "running_sum": updates + reads}
 
 
 def test_dense_count_follows_the_formula_of_the_model():
@@ -154,10 +156,10 @@ def test_dense_count_follows_the_formula_of_the_model():
     taps = sum(min(T, t + 16) - max(0, t - 15) for t in range(T))  # of the depthwise convolution
     layers = (3 * T - 2) * 140 * C + 2 * (T * (8 * C**2 + 4 * C * H) + taps * C) + T * C * 5
     products = 2 * (4 * C + C + 2 * C * (C // 2)) * T
-    assert counts.dense_macs == layers + products
+    assert counts.dense_macs() == layers + products
     rotation, gate = part(counts, "block 2, attention: rotation"), part(counts, "block 2, convolution: gated value")
     assert (rotation[1], gate[1]) == (4 * C * T, C * T)
-    assert counts.beside["residual_adds"] == 2 * 4 * C * T
+    assert counts.additions["residual_adds"] == 2 * 4 * C * T
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -170,7 +172,7 @@ def test_counts_depend_on_the_clip_alone(causal):
         for i in (2, 0, 1)
     ]
     for name in ("ac", "mac", "dense_macs", "energy_pj"):
-        assert getattr(whole, name) == pytest.approx(sum(getattr(c, name) for c in alone) / 3, rel=1e-12)
+        assert whole.as_dict()[name] == pytest.approx(sum(c.as_dict()[name] for c in alone) / 3, rel=1e-12)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -181,8 +183,8 @@ def test_padding_is_not_counted(causal):
         def __len__(self) -> int:
             return 1
 
-        def __getitem__(self, draw: Draw) -> SpeechBatch:
-            batch = mel_set()[Draw(0, torch.tensor([0]))]
+        def __getitem__(self, draw: BatchIndex) -> SpeechBatch:
+            batch = mel_set()[BatchIndex(0, torch.tensor([0]))]
             return batch._replace(features=torch.cat((batch.features, torch.full((1, 40, 140), 7.5)), 1))
 
     model = build(causal=causal)
@@ -195,11 +197,10 @@ def _only(features: FeatureSet, ids: list[int]):
 
 def test_energy_is_the_sum_over_parts_at_the_given_constants():
     counts = count_operations(build(), mel_set(), constants=EnergyConstants(ac_pj=0.1, mac_pj=3.0))
-    assert counts.energy_pj == pytest.approx(sum(0.1 * row.ac + 3.0 * row.mac for row in counts.rows), rel=1e-12)
+    assert counts.energy_pj == pytest.approx(sum(0.1 * row.ac + 3.0 * row.mac for row in counts.layers), rel=1e-12)
     document = json.loads(json.dumps(counts.as_dict(), allow_nan=False))
-    assert document["clips"] == 3
-    assert document["beside"]["batch_norms"] == 0
-    assert document["beside"]["neuron_updates"] == pytest.approx(counts.steps * (32 + 14 * 32 + 2 * 32))
+    assert document["samples"] == 3
+    assert document["membrane_updates"] == pytest.approx(counts.steps * (32 + 14 * 32 + 2 * 32))
 
 
 def test_wrong_requests_are_named():

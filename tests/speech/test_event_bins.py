@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from speech.event_bins import EventBins, EventBinsConfig
-from speech.spike_trains import Events
+from spikeloom.speech.datasets.spike_trains import Events
+from spikeloom.speech.features.event_bins import EventBins, EventBinsConfig
 from tests.conftest import data_folder
 
 
@@ -86,7 +86,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 
 def test_every_event_of_the_files_there_are_is_counted() -> None:
-    from speech.spike_files import read_spike_file
+    from spikeloom.speech.datasets.spike_files import read_spike_file
 
     root = data_folder("shd")
     for path in sorted(root.glob("*.h5")):

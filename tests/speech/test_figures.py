@@ -10,13 +10,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from accel.report import Section, learning_curve, render
-from speech.figures import (
+from spikeloom.accel.common.charts import confusion, learning_curve, loss_curves, spike_rates
+from spikeloom.accel.common.report import Section, render
+from spikeloom.speech.charts import (
     accuracy_by_speaker,
-    confusion,
     events_and_frames,
     spike_raster,
-    spike_rates,
+    waveform_and_coefficients,
     waveform_and_mel,
 )
 
@@ -46,12 +46,28 @@ def curve() -> Section:
     return learning_curve([dict(zip(EPOCH, row, strict=True)) for row in rows], 2, "words")
 
 
+def losses() -> Section:
+    rows = [
+        {"epoch": i, "train_eeg": 3.0 - i, "valid_eeg": 3.5 - i, "train_text": 1.0, "valid_text": 2.0} for i in (1, 2)
+    ]
+    return loss_curves(rows, 2, "eeg: squared error; text: cross-entropy.")
+
+
+def cepstrum() -> Section:
+    generator = np.random.default_rng(0)
+    return waveform_and_coefficients(
+        generator.normal(size=4000), 8000, generator.normal(size=(50, 13)), 10.0, "seven", "theo"
+    )
+
+
 SECTIONS: dict[str, Callable[[], Section]] = {
     "waveform_and_mel": word,
+    "waveform_and_coefficients": cepstrum,
     "events_and_frames": ear,
     "spike_raster": lambda: spike_raster(spikes(), 10.0, "seven"),
     "learning_curve": curve,
-    "confusion": lambda: confusion(COUNTS, WORDS, 26 / 30),
+    "loss_curves": losses,
+    "confusion": lambda: confusion(COUNTS, WORDS, "recordings"),
     "spike_rates": lambda: spike_rates({f"layer{i}": i / 100 for i in range(35)}),
     "accuracy_by_speaker": lambda: accuracy_by_speaker([("theo", 0.9, 0.02, 3), ("lucas", 0.7, float("nan"), 1)], 0.1),
 }
@@ -116,10 +132,14 @@ def test_the_mel_image_has_time_to_the_right_and_low_bands_below() -> None:
     features[49, 0] = 1.0
     section = waveform_and_mel(np.zeros(4000), 8000, features, 10, "w", "s")
     assert section.figure is not None
-    (image,) = section.figure.axes[1].images
-    assert np.argwhere(image.get_array()).tolist() == [[0, 49]]
-    assert image.origin == "lower"
-    assert tuple(image.get_extent()) == (0, 0.5, 0, 40)
+    axes = section.figure.axes[1]
+    (image,) = axes.collections
+    assert np.argwhere(np.asarray(image.get_array())).tolist() == [[0, 49]]  # [band, step]
+    assert axes.get_ylabel() == "Frequency (Hz)"
+    low, high = axes.get_ylim()
+    assert low < 100
+    assert 7000 < high < 9000
+    assert axes.get_xlim() == pytest.approx((0, 0.5), abs=0.02)
 
 
 def test_each_dot_of_the_raster_is_a_spike() -> None:
@@ -146,7 +166,7 @@ def test_a_large_raster_says_what_it_leaves_out() -> None:
 def test_the_best_epoch_is_marked_and_quoted(tmp_path: Path) -> None:
     section = curve()
     text = shown(tmp_path, section)
-    assert "epoch 2, whose network is kept: 75.0 % right" in text and "Words kept aside, recognised (%)" in text
+    assert "epoch 2, whose weights are kept: 75.0 % of" in text and "Validation words recognised (%)" in text
     assert section.figure is not None
     right = section.figure.axes[1]
     assert np.allclose(right.lines[0].get_ydata(), [20, 75, 70])
@@ -154,7 +174,7 @@ def test_the_best_epoch_is_marked_and_quoted(tmp_path: Path) -> None:
 
 
 def test_confusion_counts_and_ranks_the_mistakes(tmp_path: Path) -> None:
-    section = confusion(COUNTS, WORDS, 26 / 30)
+    section = confusion(COUNTS, WORDS, "recordings")
     text = shown(tmp_path, section)
     assert "86.7 % of 30 recordings" in text
     assert "“two” taken for “zero”" in text
@@ -166,7 +186,7 @@ def test_confusion_counts_and_ranks_the_mistakes(tmp_path: Path) -> None:
 
 
 def test_a_faultless_confusion_has_no_table_of_mistakes() -> None:
-    section = confusion(np.eye(35, dtype=int) * 4, [f"word{i}" for i in range(35)], 1.0)
+    section = confusion(np.eye(35, dtype=int) * 4, [f"word{i}" for i in range(35)])
     assert section.table is None
     assert "no mistake" in section.caption
 
@@ -206,7 +226,10 @@ def test_speakers_stand_from_best_to_worst_with_their_spread(tmp_path: Path) -> 
         (lambda: spike_raster({"a": np.ones((3, 2)), "b": np.ones((4, 2))}, 10, "w"), r"got \[3, 4\]"),
         (lambda: learning_curve([{"epoch": 1, "train_loss": 1.0}], 1), "row 0 .* no valid_loss"),
         (lambda: learning_curve([EPOCH, {**EPOCH, "epoch": 2}], 3), r"best_epoch .* got 3; use one of \[1, 2\]"),
-        (lambda: confusion(np.ones((2, 3)), WORDS, 0.5), r"3 class names, got \(2, 3\)"),
+        (lambda: loss_curves([{"epoch": 1, "train_loss": 1.0}], 1, ""), "no valid_ loss"),
+        (lambda: loss_curves([{"epoch": 1, "valid_eeg": 1.0}], 1, ""), "row 0 .* no train_eeg"),
+        (lambda: loss_curves([{"epoch": 1, "train_a": 1.0, "valid_a": 1.0}], 2, ""), r"got 2; use one of \[1\]"),
+        (lambda: confusion(np.ones((2, 3)), WORDS), r"3 class names, got \(2, 3\)"),
         (lambda: spike_rates({}), "no values"),
         (lambda: spike_rates({"stem": 12.0}), "'stem' must lie in 0…1, got 12.0"),
         (lambda: accuracy_by_speaker([]), "no values"),
@@ -216,6 +239,15 @@ def test_speakers_stand_from_best_to_worst_with_their_spread(tmp_path: Path) -> 
 def test_what_cannot_be_shown_is_refused_with_the_reason(call: Callable[[], Section], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_every_pair_of_losses_has_a_panel_with_both_curves_and_the_epoch_that_is_kept() -> None:
+    figure = losses().figure
+    assert figure is not None
+    assert [panel.get_title("left") for panel in figure.axes] == ["eeg", "text"]
+    training, validation, kept = figure.axes[0].lines
+    assert list(training.get_ydata()) == [2.0, 1.0] and list(validation.get_ydata()) == [2.5, 1.5]
+    assert list(kept.get_xdata()) == [2, 2]
 
 
 def test_the_ear_is_drawn_without_events_and_refuses_unequal_ones() -> None:

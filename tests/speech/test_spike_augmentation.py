@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from speech.event_bins import EventBinsConfig
-from speech.features import LogMelConfig
-from speech.spike_augmentation import SpikeAugmentation, SpikeAugmentationConfig
+from spikeloom.speech.features.event_bins import EventBinsConfig
+from spikeloom.speech.features.log_mel import LogMelConfig
+from spikeloom.speech.spike_augmentation import SpikeAugmentation, SpikeAugmentationConfig
 
 FEATURES = EventBinsConfig()
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speech.spikescr import SpikeSCR, SpikeSCRConfig
+from spikeloom.speech.models.spikescr import SpikeSCR, SpikeSCRConfig
 from tests.golden import Golden, golden_files, relative_l2
 
 # Released name -> (our name, and which third of a fused tensor it is).

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from speech.audio import read_wav
-from speech.causal_mel import follow_peak
-from speech.features import LogMelConfig
-from speech.spikescr import SpikeSCR, SpikeSCRConfig
-from speech.streaming import (
+from spikeloom.speech.datasets.audio import read_audio
+from spikeloom.speech.features.causal_mel import follow_peak
+from spikeloom.speech.features.log_mel import LogMelConfig
+from spikeloom.speech.models.spikescr import SpikeSCR, SpikeSCRConfig
+from spikeloom.speech.streaming import (
     CausalLogMel,
     Detection,
     KeywordSpotter,
@@ -208,7 +208,7 @@ def test_chunks_do_not_change_what_is_heard():
         assert len(state.front_end.samples) < 512 + 160
         assert len(state.power_db) == 150
         assert len(state.recent) <= 8
-        assert len(state.posteriors) <= 40
+        assert len(state.decision.posteriors) <= 40
 
 
 @pytest.mark.parametrize(("folder", "config"), [("fsdd/recordings", GSC_8K), ("speech_commands", GSC)])
@@ -222,7 +222,7 @@ def test_recorded_words_one_after_another_are_found_one_by_one(folder, config):
     state, found, position, ends_s = spotter.init_state(), [], 0, []
     gap = torch.zeros(round(1.2 * config.input_rate_hz))  # deafness ends before the next word
     for i, path in enumerate(chosen):
-        clip = torch.from_numpy(read_wav(path, config.input_rate_hz))[: config.input_rate_hz]
+        clip = torch.from_numpy(read_audio(path, config.input_rate_hz))[: config.input_rate_hz]
         found_in_gap, state = spotter.step(gap, state)
         model.script = (i,)
         found_in_clip, state = spotter.step(clip, state)

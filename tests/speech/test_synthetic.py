@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.signal import freqz, lfilter
 
-from speech.synthetic import SAMPLE_RATE_HZ, WORDS, SyntheticConfig, Voice, draw_voice, resonate, synthesise_keywords
+from spikeloom.speech.datasets.synthetic import (
+    SAMPLE_RATE_HZ,
+    WORDS,
+    SyntheticConfig,
+    Voice,
+    draw_voice,
+    resonate,
+    synthesise_keywords,
+)
 
 
 def small(seed: int = 0, **sizes: int) -> SyntheticConfig:

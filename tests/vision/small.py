@@ -6,9 +6,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from vision.purity import firing_rates, warm
-from vision.spiking_transformer import SpikingTransformer
-from vision.variants import create_model
+from spikeloom.accel.analysis.spike_driven import firing_rates
+from spikeloom.vision.models.spiking_transformer import SpikingTransformer
+from spikeloom.vision.models.variants import create_model
 
 # name of a published variant, and what makes it small
 SMALL: dict[str, tuple[str, dict[str, object]]] = {
@@ -27,6 +27,9 @@ SMALL: dict[str, tuple[str, dict[str, object]]] = {
         {"widths": (16, 16, 32), "depths": (1, 1, 1), "heads": (4, 4, 1)},
     ),
     "ms_qkformer_dvs": ("ms_qkformer_hst_2_256_cifar10dvs", {"widths": (16, 32), "heads": (4, 1)}),
+    "maxformer_cifar": ("maxformer_4_384", {"widths": (16, 16, 32), "depths": (1, 1, 1), "heads": 1}),
+    "maxformer_imagenet": ("maxformer_10_384", {"widths": (16, 16, 32), "depths": (1, 1, 1), "heads": 1}),
+    "maxformer_dvs": ("maxformer_2_256_dvs128", {"widths": (16, 32), "heads": 1}),
     "qkca": (
         "ms_qkformer_hst_4_384",
         {"widths": (16, 16, 32), "depths": (1, 1, 1), "heads": (4, 4, 1), "attention": ("qkca", "qkca", "ssa")},
@@ -48,6 +51,24 @@ def small(name: str, batch: int = 6) -> tuple[SpikingTransformer, Tensor]:
     """(a warmed model in evaluation mode, an input of up to 6 samples): every neuron population fires."""
     model, x = _warmed(name)
     return deepcopy(model), x[:, :batch] if x.dim() == 5 else x[:batch]
+
+
+def warm(model: SpikingTransformer, batches: list[Tensor]) -> None:
+    """Set running statistics to those of the last of some training passes, so that an untrained model fires.
+
+    An untrained model in evaluation mode can be silent from the second layer on, and then no layer fails an audit.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta, was_training = [m.momentum for m in norms], model.training
+    for norm in norms:
+        norm.momentum = 1.0
+    model.train()
+    with torch.no_grad():
+        for x in batches:
+            model(x)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.train(was_training)
 
 
 @cache

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from spikeloom.vision.convert import convert, identify, read_checkpoint, to_released
+from spikeloom.vision.models.variants import create_model
 from tests.vision.small import small
-from vision.convert import convert, identify, read_checkpoint, to_released
-from vision.variants import create_model
 
 SCHEMES = {  # small model -> released tensors a checkpoint of these depths has, without the unused norms
     "spikingformer_cifar": 32 + 39 * 2,

@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+from spikeloom.accel.common.batches import BatchIndex, CacheBudget
+from spikeloom.vision.datamodule import FrameSet, VisionDataModule
+from spikeloom.vision.datasets.event_sets import Cifar10DvsConfig, EventFilesConfig, GestureConfig, NMnistConfig
+from spikeloom.vision.datasets.images import CIFAR10_NAMES
+from spikeloom.vision.datasets.samples import Lazy, Samples
+from spikeloom.vision.datasets.sources import ScannedDigitsConfig
+from spikeloom.vision.models.prediction import predict
+from spikeloom.vision.transforms.augmentation import EventAugmentationConfig, ImageAugmentationConfig
+from spikeloom.vision.transforms.frames import EventFramesConfig, PixelsConfig
 from tests.vision.event_files import write_cifar10dvs, write_gestures, write_nmnist
-from vision.augmentation import EventAugmentationConfig, ImageAugmentationConfig
-from vision.datamodule import Draw, FrameSet, VisionDataModule
-from vision.event_sets import Cifar10DvsConfig, EventFilesConfig, GestureConfig, NMnistConfig
-from vision.frames import EventFramesConfig, PixelsConfig
-from vision.images import CIFAR10_NAMES
-from vision.samples import Lazy, Samples
-from vision.sources import ScannedDigitsConfig
-from vision.training import predict
 
 DIGITS = PixelsConfig(channels=1, size=16, interpolation="nearest", mean=[0.3053], std=[0.3760])
 
@@ -30,7 +31,7 @@ def digits(**changes: object) -> VisionDataModule:
 
 def test_a_digit_is_shown_sixteen_pixels_wide_every_pixel_twice() -> None:
     data = digits()
-    shown = data.valid_set[Draw(0, torch.arange(3))]
+    shown = data.valid_set[BatchIndex(0, torch.arange(3))]
     assert shown.frames.shape == (3, 1, 16, 16)
     stored = np.asarray(data.splits.valid.content[0]) / 16
     expected = (stored.repeat(2, 0).repeat(2, 1) - 0.3053) / 0.3760
@@ -54,7 +55,7 @@ def test_epochs_repeat_by_seed_and_differ_by_number() -> None:
 
 def test_mixtures_end_with_their_epoch_and_smoothing_stays() -> None:
     train = digits().train_set
-    mixed, plain = train[Draw(0, torch.arange(8))].targets, train[Draw(1, torch.arange(8))].targets
+    mixed, plain = train[BatchIndex(0, torch.arange(8))].targets, train[BatchIndex(1, torch.arange(8))].targets
     assert mixed is not None and plain is not None
     assert (plain.max(1).values - 0.91).abs().max() < 1e-6
     assert ((mixed > 0.0101).sum(1) == 2).sum() >= 4
@@ -89,11 +90,9 @@ def test_what_does_not_fit_in_memory_is_read_again() -> None:
         content=Lazy(len(samples), lambda i: (read.append(i), samples.content[i])[1]), labels=samples.labels,
         names=samples.names, class_names=samples.class_names, full_scale=16.0,
     )  # fmt: skip
-    from vision.datamodule import Memory
-
-    frames = FrameSet(lazy, DIGITS, Memory(64 * 3 / 1e6))
+    frames = FrameSet(lazy, DIGITS, CacheBudget(64 * 3 / 1e6))
     for _ in range(2):
-        frames[Draw(0, torch.arange(5))]
+        frames[BatchIndex(0, torch.arange(5))]
     assert read == [0, 1, 2, 3, 4, 3, 4]
 
 
@@ -128,7 +127,7 @@ def test_cifar10_dvs_trains_on_the_first_nine_tenths_by_name(tmp_path: Path) -> 
     assert batch.frames.sum() == 900
     (tmp_path / "frog" / "cifar10_frog_0.aedat").write_bytes(b"#!AER-DAT2.0\r\n")
     with pytest.raises(ValueError, match=r"sample frog/cifar10_frog_0.aedat: .*no event"):
-        FrameSet(Cifar10DvsConfig(root=str(tmp_path)).load(), EventFramesConfig())[Draw(0, torch.tensor([120]))]
+        FrameSet(Cifar10DvsConfig(root=str(tmp_path)).load(), EventFramesConfig())[BatchIndex(0, torch.tensor([120]))]
     (tmp_path / "truck").rename(tmp_path / "lorry")
     with pytest.raises(FileNotFoundError, match=r"no \*\.aedat in .*truck; unpack the ten zips"):
         Cifar10DvsConfig(root=str(tmp_path)).build()
@@ -145,7 +144,7 @@ def test_gestures_are_split_by_people_and_mirrored_with_their_labels(tmp_path: P
     always = EventAugmentationConfig(flip=1.0, one_of=False).build(features, 0)
     plain, flipped = FrameSet(splits.train, features), FrameSet(splits.train, features, augmentation=always)
     ids = torch.arange(11)
-    a, b = plain[Draw(0, ids)], flipped[Draw(0, ids)]
+    a, b = plain[BatchIndex(0, ids)], flipped[BatchIndex(0, ids)]
     assert torch.equal(b.frames, a.frames.flip(-1))
     assert b.labels.tolist() == [0, 2, 1, 6, 5, 4, 3, 7, 8, 9, 10]
     (tmp_path / "user24_led.aedat").unlink()
@@ -177,9 +176,9 @@ def test_frames_on_disk_are_those_made_anew_and_belong_to_one_set(tmp_path: Path
     samples = NMnistConfig(root=str(tmp_path / "n")).build().train
     config = EventFramesConfig(n_frames=4, cache=str(tmp_path / "cache"))
     ids = torch.arange(len(samples))
-    anew = FrameSet(samples, EventFramesConfig(n_frames=4))[Draw(0, ids)].frames
+    anew = FrameSet(samples, EventFramesConfig(n_frames=4))[BatchIndex(0, ids)].frames
     for _ in range(2):
-        assert torch.equal(FrameSet(samples, config)[Draw(0, ids)].frames, anew)
+        assert torch.equal(FrameSet(samples, config)[BatchIndex(0, ids)].frames, anew)
     folders = list((tmp_path / "cache").iterdir())
     assert len(folders) == 1
     assert folders[0].name.startswith("number_T4_last_34x34_")
@@ -191,7 +190,7 @@ def test_frames_on_disk_are_those_made_anew_and_belong_to_one_set(tmp_path: Path
     (folders[0] / "index.json").unlink()
     (folders[0] / "000002.npz").write_bytes(b"torn")
     with pytest.raises(ValueError, match=r"000002\.npz is damaged"):
-        FrameSet(samples, config)[Draw(0, torch.tensor([2]))]
+        FrameSet(samples, config)[BatchIndex(0, torch.tensor([2]))]
 
 
 def test_features_of_another_kind_are_refused(tmp_path: Path) -> None:

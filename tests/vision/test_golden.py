@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accel.spiking import events
-from accel.spiking.events import dense_from
-from accel.spiking.kernels import loader
-from accel.spiking.neuron import LIF
+from spikeloom.accel.spiking import events
+from spikeloom.accel.spiking.events import dense_from
+from spikeloom.accel.spiking.kernels import loader
+from spikeloom.accel.spiking.neuron import LIF
+from spikeloom.vision.convert import SCHEMES, Converted, convert, read_checkpoint, tensor_names, unit_names
 from tests.golden import Golden, golden_files, relative_l2
-from vision.convert import SCHEMES, Converted, convert, read_checkpoint, tensor_names, unit_names
 
 FILES = ("spikingformer_*.safetensors", "qkformer_*.safetensors")
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accel.spiking.neuron import LIF
+from spikeloom.accel.spiking.neuron import LIF
+from spikeloom.vision.models.blocks import ATTENTION_SCALE, SpikeProduct, SpikingAttention
+from spikeloom.vision.models.spiking_transformer import SpikingTransformer
 from tests.golden import golden_files
 from tests.vision.test_golden import build, images
-from vision.blocks import ATTENTION_SCALE, SpikeProduct, SpikingAttention
-from vision.spiking_transformer import SpikingTransformer
 
 CLEAR = 1e-3  # a hundred tolerances
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from spikeloom.vision.models.spiking_transformer import SpikingTransformer
+from spikeloom.vision.models.variants import INPUT, MODELS, create_model
 from tests.vision.small import images, small
-from vision.spiking_transformer import SpikingTransformer
-from vision.variants import INPUT, create_model, list_models
 
 # side -> tokens of the last stage: every halving rounds up
 TOKENS = {
@@ -15,9 +15,9 @@ TOKENS = {
     "cifar": {(32, 32): (8, 8), (32, 48): (8, 12), (30, 30): (8, 8)},
     "dvs": {(128, 128): (8, 8), (128, 96): (8, 6), (120, 160): (8, 10)},
 }  # fmt: skip
-EVERY = pytest.mark.parametrize("name", list_models())
+EVERY = pytest.mark.parametrize("name", sorted(MODELS))
 WIDER = ("_512", "_768", "_256")  # the same shapes as a narrower sibling; left to the slow test of every depth
-ONE_OF_A_KIND = pytest.mark.parametrize("name", [n for n in list_models() if "_2_256" in n or not n.endswith(WIDER)])
+ONE_OF_A_KIND = pytest.mark.parametrize("name", [n for n in sorted(MODELS) if "_2_256" in n or not n.endswith(WIDER)])
 
 
 def shapeless(name: str, **options: object) -> SpikingTransformer:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from accel.spiking.neuron import LIF
+from spikeloom.accel.spiking.neuron import LIF
+from spikeloom.vision.models.spiking_transformer import SpikingTransformer
+from spikeloom.vision.models.variants import create_model
 from tests.vision.small import SMALL, images, small
-from vision.spiking_transformer import SpikingTransformer
-from vision.variants import create_model
 
 EVERY = pytest.mark.parametrize("name", SMALL)
 
@@ -128,7 +128,7 @@ def test_inputs_that_do_not_fit_are_named(name: str) -> None:
     ("options", "words"),
     [
         ({"widths": (384,), "heads": 5}, "does not divide into 5 heads"),
-        ({"widths": (36,), "heads": 4}, "multiple of 8"),
+        ({"widths": (4,), "heads": 4}, "at least 8"),
         ({"residual": "sew"}, "sums spikes"),
         ({"widths": (8, 16), "depths": (1, 1)}, "one stage"),
         ({"attention": "softmax"}, "attention='softmax' is unknown"),

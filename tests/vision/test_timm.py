@@ -18,11 +18,11 @@ except RuntimeError:  # its compiled operators belong to another torch; timm's m
     for name in ("nms", "qnms"):
         operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 import timm
-import vision.timm_models
-from vision.variants import create_model, list_models
-names = vision.timm_models.register()
+import spikeloom.vision.models.timm_models
+from spikeloom.vision.models.variants import create_model, list_models
+names = spikeloom.vision.models.timm_models.register()
 assert names == list_models() and set(names) <= set(timm.list_models())
-assert vision.timm_models.register() == names
+assert spikeloom.vision.models.timm_models.register() == names
 torch.manual_seed(0)
 theirs = timm.create_model("ms_qkformer_digits", num_classes=7).eval()
 torch.manual_seed(0)
@@ -37,12 +37,12 @@ def test_models_work_without_timm() -> None:
     code = """
 import sys
 sys.modules["timm"] = None
-from vision.variants import create_model, list_models
-import torch, vision.timm_models
+from spikeloom.vision.models.variants import create_model, list_models
+import torch, spikeloom.vision.models.timm_models
 with torch.device("meta"):
     assert all(create_model(name) for name in list_models("*digits"))
 try:
-    vision.timm_models.register()
+    spikeloom.vision.models.timm_models.register()
 except ImportError as error:
     assert "pip install timm" in str(error)
 else:

@@ -1,41 +1,30 @@
-"""Builds C++ kernels on first use, caches the libraries, and says which backend runs.
+"""The neuron kernel for each element type, and which backend runs.
 
-Needs a C++ compiler (`$CXX`, g++ or clang++). Without one the operators run the plain loops; that is said once, as a
-warning, and `backend()` tells it to whoever asks. `$SPIKELOOM_BACKEND` = compiled | torch makes the choice explicit:
-`compiled` turns a failed build into an error, `torch` never builds. `$SPIKELOOM_CACHE` moves the cache.
+CPU tensors take the C++ kernels, CUDA tensors those of Triton (neurons alone have any). Without a C++ compiler, or
+without the package triton, the operators run the plain loops, and a warning reports it once.
+`$SPIKELOOM_BACKEND` = cpp | triton | torch makes the choice explicit: `cpp` (or `compiled`) and `triton` turn what is
+missing into an error, `torch` never builds. CPU tensors run on Triton under its interpreter, TRITON_INTERPRET=1.
 """
 
 import contextlib
 import ctypes
-import hashlib
 import os
-import platform
-import re
-import shutil
-import subprocess
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("lif.cpp")
-_HEADERS = tuple(Path(__file__).with_name(name) for name in ("clones.h", "numbers.h"))  # read before every source
-FLAGS = (
-    "-O3",
-    "-std=c++17",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-ffp-contract=off",
-    "-fopenmp",
-    "-fPIC",
-    "-shared",
-)
+from spikeloom.accel.spiking.kernels.compiler import SOURCE, BuildError, build, cache_dir, compiler
+
+__all__ = [
+    "SOURCE", "TYPES", "BuildError", "Neuron", "Shape", "backend", "build", "cache_dir", "call", "compiler", "library",
+    "neuron_backend", "triton_kernels", "use_backend",
+]  # fmt: skip
+
 # Element type of a tensor -> the C++ types of memory and of membranes.
 TYPES = {
     torch.float32: ("float", "float"),
@@ -53,63 +42,6 @@ class Neuron(ctypes.Structure):
     _fields_ = [(n, ctypes.c_double) for n in ("tau", "threshold", "rest", "surrogate_parameter")] + [
         (n, ctypes.c_int32) for n in ("decay_input", "soft_reset", "detach_reset", "surrogate")
     ]
-
-
-class BuildError(RuntimeError):
-    """The kernel could not be compiled or loaded; the message holds the compiler's own words."""
-
-
-def compiler() -> str | None:
-    """Path of the C++ compiler in use, or None."""
-    candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "c++", "clang++"]
-    return next((path for path in map(shutil.which, candidates) if path), None)
-
-
-def cache_dir() -> Path:
-    """Folder of compiled kernels; safe to delete."""
-    home = os.environ.get("SPIKELOOM_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "spikeloom")
-    return Path(home).expanduser()
-
-
-def _share_openmp() -> None:
-    """Make torch's OpenMP runtime global, so that the kernel binds to it: two pools of threads would compete."""
-    with contextlib.suppress(OSError):
-        for path in sorted(set(re.findall(r"/\S*lib[gi]?omp\S*\.so\S*", Path("/proc/self/maps").read_text()))):
-            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-
-
-@cache
-def build(source: Path, name: str, *options: str) -> ctypes.CDLL:
-    """The loaded library of one C++ file, compiled with FLAGS and then `options`; `name` begins its cached file.
-
-    Raises BuildError with the reason.
-    """
-    cxx = compiler()
-    if cxx is None:
-        raise BuildError("no C++ compiler found; install g++ or set $CXX")
-    command = [cxx, *FLAGS, *options]
-    told = repr([command, platform.machine()]).encode()
-    read = b"".join(path.read_bytes() for path in (source, *_HEADERS))
-    key = hashlib.sha256(read + told).hexdigest()[:16]
-    target = cache_dir() / f"{name}-{key}.so"
-    if not target.exists():
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                built = Path(scratch) / "kernel.so"
-                included = [part for header in _HEADERS for part in ("-include", str(header))]
-                whole = [*command, *included, str(source), "-o", str(built)]
-                done = subprocess.run(whole, capture_output=True, text=True)
-                if done.returncode:
-                    raise BuildError(f"{cxx} could not compile {source.name}: {done.stderr.strip()[-400:]}")
-                os.replace(built, target)  # two processes may build at once; each leaves a whole file
-        except OSError as error:
-            raise BuildError(f"cannot write the kernel cache {target.parent}: {error}; set $SPIKELOOM_CACHE") from error
-    _share_openmp()
-    try:
-        return ctypes.CDLL(str(target))
-    except OSError as error:
-        raise BuildError(f"cannot load {target}: {error}; delete it to rebuild") from error
 
 
 @cache
@@ -135,7 +67,7 @@ _forced: ContextVar[str | None] = ContextVar("spikeloom_backend", default=None)
 
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Run the operators on `compiled` or `torch` inside a with-block."""
+    """Run the operators on `cpp` (also called `compiled`), `triton` or `torch` inside a with-block."""
     token = _forced.set(_checked(name))
     try:
         yield
@@ -144,15 +76,20 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def _checked(name: str) -> str:
-    if name not in ("compiled", "torch"):
-        raise ValueError(f"unknown backend {name!r}; use 'compiled' or 'torch'")
-    return name
+    if name not in ("cpp", "compiled", "triton", "torch"):
+        raise ValueError(f"unknown backend {name!r}; use 'cpp', 'triton' or 'torch'")
+    return "compiled" if name == "cpp" else name
+
+
+def _wanted() -> str | None:
+    """The explicit choice, if there is one."""
+    given = os.environ.get("SPIKELOOM_BACKEND")
+    return _forced.get() or (_checked(given) if given else None)
 
 
 @cache
-def _default_backend() -> str:
-    wanted = os.environ.get("SPIKELOOM_BACKEND")
-    if wanted and _checked(wanted) == "torch":
+def _default_backend(wanted: str | None) -> str:
+    if wanted == "torch":
         return "torch"
     try:
         library(torch.float32)
@@ -166,4 +103,44 @@ def _default_backend() -> str:
 
 def backend() -> str:
     """`compiled` or `torch`: what the operators run on, CPU tensors only."""
-    return _forced.get() or _default_backend()
+    forced = _forced.get()
+    return forced if forced in ("compiled", "torch") else _default_backend(_wanted())
+
+
+@cache
+def triton_kernels() -> Any:
+    """The module of Triton's kernels. Raises BuildError where the package is not installed."""
+    try:
+        from spikeloom.accel.spiking.kernels import triton_lif
+    except ImportError as error:
+        raise BuildError(f"the package triton is not installed ({error}); `pip install triton`") from error
+    return triton_lif
+
+
+def neuron_backend(device: torch.device) -> str:
+    """`compiled`, `triton` or `torch`: what a neuron on a device runs on.
+
+    Raises:
+        BuildError: `triton` is chosen, and it is not installed or has nothing for this device.
+    """
+    wanted = _wanted()
+    if wanted == "triton":
+        if not triton_kernels().runs_on(device):
+            raise BuildError(
+                f"SPIKELOOM_BACKEND=triton does not run on {device.type}; use a CUDA device, or TRITON_INTERPRET=1"
+            )
+        return "triton"
+    if device.type == "cpu":
+        return backend()
+    return "triton" if wanted is None and device.type == "cuda" and _has_triton() else "torch"
+
+
+@cache
+def _has_triton() -> bool:
+    """Whether there are kernels for CUDA; a warning where not."""
+    try:
+        triton_kernels()
+    except BuildError as error:
+        warnings.warn(f"neurons on CUDA run as plain loops, which are slow: {error}", RuntimeWarning, stacklevel=2)
+        return False
+    return True

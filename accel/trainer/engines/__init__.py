@@ -2,5 +2,5 @@
 
 `arithmetic` rounds and multiplies as the arrays do, `units` are neurons, normalisation and Adam, `rules` lays layers
 on the engines, `program` runs an exported program through them forwards and backwards, `activity` counts what was not
-zero. Costs are elsewhere (`accel.trainer.simulator`); this room needs torch, that one does not.
+zero. Costs are elsewhere (`spikeloom.accel.trainer.schedule.simulator`); this room needs torch, that one does not.
 """

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from accel.trainer.workload import Density, Workload
+from spikeloom.accel.trainer.workload import Density, Workload
 
 OPERANDS = ("input", "spike", "mask", "du", "weight")
 

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from accel.spiking.kernels import loader
+from spikeloom.accel.spiking.kernels import loader
 
 ROWS, MOST_ROWS = 16, 64  # terms of a fold: of the chip's array, and the most the kernel holds
 Precision = Literal["fp32", "fp16"]
@@ -41,7 +41,14 @@ class Arithmetic:
 
     def round(self, x: Tensor) -> Tensor:
         """x as an engine or memory holds it."""
-        return x if self.exact or not x.is_floating_point() else x.half().float()
+        if self.exact or not x.is_floating_point():
+            return x
+        if not (x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() and loader.backend() == "compiled"):
+            return x.half().float()
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        loader.call(_library().engine_round, x.numel(), x, y)
+        return y
 
 
 FP32 = Arithmetic(operands="fp32", accumulate="fp32")
@@ -61,7 +68,10 @@ def product(a: Tensor, b: Tensor, arithmetic: Arithmetic, rows: int = ROWS) -> T
         a, b = arithmetic.round(a)[None], arithmetic.round(b)[None]
     half = arithmetic.accumulate == "fp16"
     compiled = a.device.type == "cpu" and a.dtype == torch.float32 and loader.backend() == "compiled"
-    c = (_compiled if compiled else folded)(a, b, rows, half)
+    if compiled and _density(b) < _density(a) / 2:  # the kernel skips zeros of its first operand; the sums are the same
+        c = _compiled(b.mT, a.mT, rows, half).mT
+    else:
+        c = (_compiled if compiled else folded)(a, b, rows, half)
     return arithmetic.round(c).reshape(*batch, a.shape[-2], b.shape[-1])
 
 
@@ -87,9 +97,15 @@ def folded(a: Tensor, b: Tensor, rows: int, half: bool) -> Tensor:
 def _compiled(a: Tensor, b: Tensor, rows: int, half: bool) -> Tensor:
     a, b = a.contiguous(), b.contiguous()
     c = torch.empty(a.shape[0], a.shape[1], b.shape[2])
-    sizes = (a.shape[0], a.shape[1], a.shape[2], b.shape[2], rows, int(half))
-    pointers = (ctypes.c_void_p(x.data_ptr()) for x in (a, b, c))
-    loader.build(_SOURCE, "engine-product").engine_product(
-        *map(ctypes.c_int64, sizes), *pointers, ctypes.c_int64(torch.get_num_threads())
-    )
+    loader.call(_library().engine_product, *a.shape, b.shape[2], rows, int(half), a, b, c)
     return c
+
+
+def _library() -> ctypes.CDLL:
+    return loader.build(_SOURCE, "engine-product")
+
+
+def _density(x: Tensor) -> float:
+    """Fraction that is not zero, of a few thousand elements: it decides what is faster, not what is computed."""
+    some = x.flatten()[:: max(1, x.numel() // 4093)]
+    return int(some.count_nonzero()) / max(1, some.numel())

@@ -4,8 +4,9 @@ Products with weights and of activations go to the arrays (`rules`), neurons, ba
 Elementwise operations and reshapes have a derivative each, taken from torch operation by operation; what they compute
 is rounded like everything that meets a memory. No gradient of more than one operation is ever asked from torch.
 
-Batch norms use the statistics of the batch, whatever mode the program was exported in. Not supported, and said so: a
-neuron with a learned time constant, attention as one fused operation, einsum.
+Batch norms use the statistics of the batch, whatever mode the program was exported in. A program that writes into its
+tensors is first made functional. Operations of several heads (attention, einsum) are lowered to products
+(`contractions`). What has no engine is named: an einsum of three operands, recurrent layers.
 """
 
 from collections.abc import Callable
@@ -14,10 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from accel.export import UnsupportedOpError, layer_path
-from accel.export_table import (
+from spikeloom.accel.export.paths import functional
+from spikeloom.accel.export.program import UnsupportedOpError, layer_path
+from spikeloom.accel.export.table import (
+    ATTENTIONS,
     BOOKKEEPING,
     CONVOLUTIONS,
+    EINSUMS,
     ELEMENTWISE,
     GATHERS,
     LINEAR,
@@ -26,17 +30,20 @@ from accel.export_table import (
     PRODUCTS,
     VIEWS,
 )
-from accel.spiking.functional import LIFParameters
-from accel.spiking.surrogate import Rectangular, from_code
-from accel.trainer.engines import rules, units
-from accel.trainer.engines.activity import Activity
-from accel.trainer.engines.arithmetic import FP16, Arithmetic, product
+from spikeloom.accel.spiking.functional import LIFParameters
+from spikeloom.accel.spiking.surrogate import Rectangular, from_code
+from spikeloom.accel.trainer.engines import contractions, rules, units
+from spikeloom.accel.trainer.engines.activity import Activity
+from spikeloom.accel.trainer.engines.arithmetic import FP16, Arithmetic, product
 
 Gradients = list[tuple[fx.Node, Tensor]]  # of the inputs of a node
 Backward = Callable[[Any], Gradients]  # gradient of a node's output -> of its inputs
 BATCH_NORM = torch.ops.aten.batch_norm.default
-KNOWN = VIEWS | ELEMENTWISE | LINEAR | CONVOLUTIONS | PRODUCTS | NEURONS - {torch.ops.spikeloom.plif.default}
-KNOWN |= NORMS | GATHERS | BOOKKEEPING
+FUNCTIONAL_BATCH_NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
+ADDMM = torch.ops.aten.addmm.default
+CONV3D = frozenset({torch.ops.aten.conv3d.default, torch.ops.aten.conv3d.padding})
+KNOWN = VIEWS | ELEMENTWISE | LINEAR | CONVOLUTIONS - CONV3D | PRODUCTS | NEURONS | NORMS | GATHERS | BOOKKEEPING
+KNOWN |= ATTENTIONS | EINSUMS | {ADDMM}
 
 
 class Engines:
@@ -60,15 +67,19 @@ class Engines:
     ) -> None:
         if not loss_scale > 0 or 2 ** round(torch.tensor(loss_scale).log2().item()) != loss_scale:
             raise ValueError(f"loss_scale got {loss_scale}; use a power of two, for example 1024")
-        self.module = program.module()
+        self.module = functional(program).module()
         assert isinstance(self.module, fx.GraphModule)
         self.fp, self.bp = forward, backward or forward
         self.window, self.loss_scale, self.learn_statistics = window, loss_scale, learn_statistics
         self.parameters: dict[str, Tensor] = dict(self.module.named_parameters())
-        self.attributes = {**self.parameters, **dict(self.module.named_buffers())}
+        tied = dict(self.module.named_parameters(remove_duplicate=False))
+        first = {id(p): name for name, p in self.parameters.items()}
+        self.names = {name: first[id(p)] for name, p in tied.items()}  # of tied parameters: that of the first
+        self.attributes = {**tied, **dict(self.module.named_buffers(remove_duplicate=False))}
         self.data, self.needs = self._reach()
         self.activity = Activity()
         self.remembered: dict[str, units.Remembered] = {}  # layer path -> what its neurons kept from FP to BP
+        self.forced: dict[str, units.Remembered] = {}  # what neurons fire and keep instead, by path: for comparisons
         self.env: dict[fx.Node, Any] = {}
         self.paths: dict[fx.Node, str] = {}
         self.tape: list[tuple[fx.Node, Backward]] = []
@@ -89,7 +100,7 @@ class Engines:
 
     def _check(self) -> None:
         nodes = [n for n in self.module.graph.nodes if n.op == "call_function" and n in self.data | self.needs]
-        unknown = [f"{n.target} at {layer_path(n, ())}" for n in nodes if n.target not in KNOWN]
+        unknown = [f"{n.target} at {layer_path(n, ())}" for n in nodes if n.target not in KNOWN or not _has_engine(n)]
         if unknown:
             raise UnsupportedOpError(f"{len(unknown)} operations have no engine: {', '.join(unknown)}; replace them")
 
@@ -121,12 +132,16 @@ class Engines:
             self.paths.setdefault(n, layer_path(n, self.paths.values()))
         for family, rule in (
             (LINEAR, self._linear), (CONVOLUTIONS, self._convolution), (PRODUCTS, self._product),
-            (NEURONS, self._neurons),
+            (NEURONS, self._neurons), (ATTENTIONS, self._attention), (EINSUMS, self._einsum),
         ):  # fmt: skip
             if n.target in family and n in self.data:
                 return rule(n, *args)
+        if n.target is ADDMM and n in self.data:
+            return self._addmm(n, *args)
         if n.target is BATCH_NORM and n in self.data:
             return self._batch_norm(n, *args)
+        if n.target is FUNCTIONAL_BATCH_NORM and n in self.data:
+            return (self._batch_norm(n, *args[:5], False, *args[5:]), None, None)
         return self._local(n, args)
 
     def _linear(self, n: fx.Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -175,13 +190,59 @@ class Engines:
         self.tape.append((n, backward))
         return a @ b if self.fp.exact else product(a, b, self.fp)
 
+    def _addmm(self, n: fx.Node, bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        self._note(n, input=x, weight=weight)
+
+        def backward(dx: Tensor) -> Gradients:
+            self._note(n, du=dx)
+            da, db = rules.matmul_backward(dx, x, weight, self.bp)
+            dbias = self.bp.round(dx.sum_to_size(bias.shape))
+            return [(_node(n, i), g) for i, g in enumerate((dbias, da, db)) if _wanted(n, i, self.needs)]
+
+        self.tape.append((n, backward))
+        return torch.addmm(bias, x, weight) if self.fp.exact else self.fp.round(product(x, weight, self.fp) + bias)
+
+    def _attention(
+        self, n: fx.Node, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0,
+        causal: bool = False,
+    ) -> Tensor:  # fmt: skip
+        scale = n.kwargs.get("scale")
+        out, kept = contractions.attention_forward(q, k, v, mask, causal, scale, self.fp)  # type: ignore[arg-type]
+        self._note(n, input=q, weight=k)
+
+        def backward(do: Tensor) -> Gradients:
+            self._note(n, du=do)
+            found = contractions.attention_backward(do, q, k, v, kept, self.bp)
+            return [(_node(n, i), g) for i, g in enumerate(found) if _wanted(n, i, self.needs)]
+
+        self.tape.append((n, backward))
+        return out
+
+    def _einsum(self, n: fx.Node, equation: str, operands: list[Tensor], *path: Any) -> Tensor:
+        a, b = operands
+        self._note(n, input=a, weight=b)
+        nodes: Any = n.args[1]
+
+        def backward(dy: Tensor) -> Gradients:
+            self._note(n, du=dy)
+            both = contractions.contract_backward(equation, dy, a, b, self.bp)
+            return [(node, g) for node, g in zip(nodes, both, strict=True) if node in self.needs]
+
+        self.tape.append((n, backward))
+        return torch.einsum(equation, a, b) if self.fp.exact else contractions.contract(equation, a, b, self.fp)
+
     def _neurons(self, n: fx.Node, x: Tensor, v: Tensor, *constants: Any) -> tuple[Tensor, Tensor]:
         tau, decay_input, threshold, v_reset, detach, code, parameter = constants
+        learned = isinstance(tau, Tensor)
         p = LIFParameters(
-            tau=tau, decay_input=decay_input, threshold=threshold, v_reset=v_reset, detach_reset=detach,
+            tau=float(tau), decay_input=decay_input, threshold=threshold, v_reset=v_reset, detach_reset=detach,
             surrogate=from_code(code, parameter) if self.window is None else Rectangular(self.window),
         )  # fmt: skip
-        fired, v, kept = units.soma(x, v.to(x.dtype), p, self.fp)
+        before = v.to(x.dtype)
+        fired, v, kept = units.soma(x, before, p, self.fp)
+        if self.paths[n] in self.forced:
+            kept = self.forced[self.paths[n]]
+            fired = kept.spikes.to(fired.dtype)
         self.remembered[self.paths[n]] = kept
         derivative = kept.mask if kept.mask is not None else kept.derivative
         assert derivative is not None
@@ -191,7 +252,11 @@ class Engines:
             gs = gradient.get(0, torch.zeros_like(fired))
             du, dx = units.gradient_unit(gs, gradient.get(1), kept, p, self.bp)
             self._note(n, du=du)
-            return [(_node(n, 0), dx)] if _node(n, 0) in self.needs else []
+            found: Gradients = [(_node(n, 0), dx)] if _node(n, 0) in self.needs else []
+            if learned and _wanted(n, 2, self.needs):
+                dtau = units.time_constant_gradient(du, x, before, p, self.fp)
+                found.append((_node(n, 2), dtau.to(tau.dtype).reshape(tau.shape)))
+            return found
 
         self.tape.append((n, backward))
         return fired, v
@@ -204,7 +269,8 @@ class Engines:
         out, kept = units.batch_norm_forward(x, weight, bias, running, momentum, eps, self.fp)
         self._note(n, input=x)
 
-        def backward(dz: Tensor) -> Gradients:
+        def backward(dz: Tensor | dict[int, Tensor]) -> Gradients:
+            dz = dz[0] if isinstance(dz, dict) else dz
             self._note(n, du=dz)
             grads = units.batch_norm_backward(dz, kept, weight, self.bp)
             arguments = [a for a in n.args[:3] if isinstance(a, fx.Node)]
@@ -215,7 +281,8 @@ class Engines:
 
     def _local(self, n: fx.Node, args: Any) -> Any:
         """An operation without an engine of its own: computed, rounded, and differentiated alone."""
-        assert callable(n.target)
+        compute: Any = _copied if n.target is torch.ops.aten.copy.default else n.target
+        assert callable(compute)
         rounded = self.fp.round if n.target not in VIEWS | BOOKKEEPING else (lambda x: x)
         kwargs = fx.node.map_arg(n.kwargs, lambda a: self.env[a])
         if n.target is _getitem:
@@ -224,7 +291,7 @@ class Engines:
                 self.tape.append((n, lambda g: [(source, {index: g})]))  # type: ignore[list-item]
             return args[0][args[1]]
         if n not in self.needs:
-            out = n.target(*args, **kwargs)
+            out = compute(*args, **kwargs)
             return _mapped(rounded, out) if n in self.data else out
         leaves: dict[fx.Node, Tensor] = {}
 
@@ -236,7 +303,7 @@ class Engines:
 
         with torch.enable_grad():
             traced = fx.node.map_arg(n.args, leaf)
-            out = n.target(*traced, **kwargs)
+            out = compute(*traced, **kwargs)
         outs = [out] if isinstance(out, Tensor) else list(out)
 
         def backward(gradient: Tensor | dict[int, Tensor]) -> Gradients:
@@ -264,8 +331,12 @@ class Engines:
                 continue
             for source, part in step(arrived.pop(n)):
                 arrived[source] = self._sum(arrived.get(source), part)
-        names = {n: str(n.target) for n in self.module.graph.nodes if n.op == "get_attr"}
-        return {names[n]: g / self.loss_scale for n, g in arrived.items() if n in names and n in self.needs}
+        found: dict[str, Tensor] = {}
+        for n, g in arrived.items():
+            if n.op == "get_attr" and n in self.needs:
+                name = self.names[str(n.target)]
+                found[name] = found[name] + g if name in found else g
+        return {name: g / self.loss_scale for name, g in found.items()}
 
     def _sum(self, have: Any, part: Any) -> Any:
         """Gradients that meet; those of several outputs are kept apart by index."""
@@ -287,6 +358,31 @@ def _node(n: fx.Node, index: int) -> fx.Node:
     argument = n.args[index]
     assert isinstance(argument, fx.Node)
     return argument
+
+
+def _copied(into: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """aten.copy, which autograd has no derivative for."""
+    return source.to(into.dtype).expand(into.shape).clone()
+
+
+def _wanted(n: fx.Node, index: int, needs: set[fx.Node]) -> bool:
+    """Whether an argument is a node whose gradient somebody waits for."""
+    return isinstance(n.args[index], fx.Node) and n.args[index] in needs
+
+
+def _has_engine(n: fx.Node) -> bool:
+    """Whether a form of a known operation is one of those that are lowered."""
+    if n.target in EINSUMS:
+        operands = n.args[1]
+        if not isinstance(operands, list | tuple) or len(operands) != 2:
+            return False
+        try:
+            contractions.terms(n.args[0])
+        except ValueError:
+            return False
+    if n.target in ATTENTIONS:
+        return not n.kwargs.get("enable_gqa") and (len(n.args) < 5 or not n.args[4])
+    return True
 
 
 def _mapped(f: Callable[[Tensor], Tensor], out: Any) -> Any:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from accel.trainer.engines.arithmetic import ROWS, Arithmetic, product
+from spikeloom.accel.trainer.engines.arithmetic import ROWS, Arithmetic, product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,8 @@ def _taps(x: Tensor, kernel: Sequence[int], c: Convolution) -> tuple[Tensor, tup
     sizes, k = image.shape[2:], pair(kernel, 1)
     axes = zip(sizes, padding, dilation, k, stride, strict=True)
     out = tuple((n + 2 * p - d * (m - 1) - 1) // s + 1 for n, p, d, m, s in axes)
-    columns = F.unfold(image, k, dilation, padding, stride)  # [N, C taps, P]
+    alone = k == (1, 1) and max(padding) == 0 and max(stride) == 1
+    columns = image.flatten(2) if alone else F.unfold(image, k, dilation, padding, stride)  # [N, C taps, P]
     n, positions = columns.shape[0], columns.shape[2]
     columns = columns.reshape(n, c.groups, x.shape[1] // c.groups, -1, positions)
     return columns.permute(1, 0, 4, 3, 2).flatten(1, 2), out if two else out[1:]

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from accel.spiking.functional import LIFParameters, charge, reset
-from accel.spiking.surrogate import Rectangular
-from accel.trainer.engines.arithmetic import Arithmetic
+from spikeloom.accel.spiking.functional import LIFParameters, charge, reset
+from spikeloom.accel.spiking.surrogate import Rectangular
+from spikeloom.accel.trainer.engines.arithmetic import Arithmetic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +92,18 @@ def gradient_unit(
         dus[t] = rnd(rnd(slope) + passed)
         dv = rnd(dus[t] * a)
     return dus, rnd(dus / p.tau) if p.decay_input else dus
+
+
+def time_constant_gradient(du: Tensor, x: Tensor, v: Tensor, p: LIFParameters, arithmetic: Arithmetic) -> Tensor:
+    """WG of a learned time constant, dL/dtau = sum du[t] du[t]/dtau, du/dtau = ((v[t-1] - r) - x[t]) / tau^2 (without
+    the x where inputs do not decay). Membranes are worked out once more; the sum is FP32."""
+    total = torch.zeros((), dtype=torch.float64)
+    for t, x_t in enumerate(x.unbind(0)):
+        u = _charge(x_t, v, p, arithmetic)
+        pulled = v - p.rest - (x_t if p.decay_input else 0)
+        total += (du[t].double() * pulled.double()).sum() / p.tau**2
+        v = arithmetic.round(reset(u, (u - p.threshold >= 0).to(u.dtype), p))
+    return total
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from accel.export import export
-from accel.spiking.functional import LIFParameters
-from accel.spiking.neuron import LIF, ParametricLIF, integrate_and_fire
+from spikeloom.accel.export.program import export
+from spikeloom.accel.spiking.functional import LIFParameters
+from spikeloom.accel.spiking.neuron import LIF, ParametricLIF, integrate_and_fire
 
 Q = LIFParameters(tau=2.0, decay_input=False, threshold=0.5)
 P = LIFParameters(tau=3.0, threshold=0.3, v_reset=-0.1, detach_reset=False)

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accel.interop.neurobench import neurobench_metrics
-from accel.spiking.functional import LIFParameters
-from accel.spiking.neuron import LIF
-from accel.spiking.operations import OperationCounter
+from spikeloom.accel.analysis.operations import OperationCounter
+from spikeloom.accel.interop.neurobench import neurobench_metrics
+from spikeloom.accel.spiking.functional import LIFParameters
+from spikeloom.accel.spiking.neuron import LIF
 
 
 class TwoLayers(nn.Module):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accel.interop.nir import NirError, write_nir
-from accel.interop.nir_network import NirRunner, read_nir
-from accel.interop.roundtrip import round_trip, run_program
-from accel.spiking.functional import LIFParameters
-from accel.spiking.neuron import LIF, integrate_and_fire
-from accel.spiking.surrogate import Rectangular
+from spikeloom.accel.interop.nir import NirError, write_nir
+from spikeloom.accel.interop.nir_network import NirRunner, read_nir
+from spikeloom.accel.interop.roundtrip import round_trip, run_program
+from spikeloom.accel.spiking.functional import LIFParameters
+from spikeloom.accel.spiking.neuron import LIF, integrate_and_fire
+from spikeloom.accel.spiking.surrogate import Rectangular
 from tests.accel.interop.networks import P, Q, everything, exported
 
 nir = pytest.importorskip("nir")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accel.interop.onnx import DOMAIN, OnnxError, OnnxRunner, write_onnx
-from accel.interop.roundtrip import RoundTripError, round_trip
-from accel.spiking.functional import LIFParameters
-from accel.spiking.neuron import LIF
-from speech.spikescr import SpikeSCRConfig
+from spikeloom.accel.interop.onnx import DOMAIN, OnnxError, OnnxRunner, write_onnx
+from spikeloom.accel.interop.roundtrip import RoundTripError, round_trip
+from spikeloom.accel.spiking.functional import LIFParameters
+from spikeloom.accel.spiking.neuron import LIF
+from spikeloom.speech.models.spikescr import SpikeSCRConfig
 from tests.accel.interop.networks import everything, exported
 from tests.vision.small import small
 

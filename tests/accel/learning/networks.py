@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from accel.learning.pruning import Pruner
+from spikeloom.accel.learning.pruning.pruner import Pruner
 
 
 def mlp(*widths: int) -> nn.Sequential:

@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from accel.learning.lats import LATSConfig
+from spikeloom.accel.learning.pruning.lats import LATSConfig
 from tests.accel.learning.networks import accuracy, digits, mlp, train
 from tests.conftest import data_folder
 

@@ -4,13 +4,19 @@ import pytest
 import torch
 from torch import Generator
 
-from accel.learning.binary_stochastic import Dense, Layer, gradients
-from accel.learning.carry import accumulate
-from accel.learning.memristor import DEVICES, Device, depression, potentiation, pulses_to_reach
-from accel.learning.memristor_array import ArrayOptions, MemristorSynapses, memristor_synapses
-from accel.learning.sampling import Activation
-from accel.learning.stochastic_network import StochasticNetwork, synapses_of, train_epoch
-from accel.learning.synapses import INTEGERS, IntegerSynapses, UpdateRule, integer_synapses, real_synapses
+from spikeloom.accel.learning.stochastic.arrays import ArrayOptions, MemristorSynapses, memristor_synapses
+from spikeloom.accel.learning.stochastic.carry import accumulate
+from spikeloom.accel.learning.stochastic.devices import DEVICES, Device, depression, potentiation, pulses_to_reach
+from spikeloom.accel.learning.stochastic.network import StochasticNetwork, synapses_of, train_epoch
+from spikeloom.accel.learning.stochastic.policies import Dense, Layer, gradients
+from spikeloom.accel.learning.stochastic.sampling import Activation
+from spikeloom.accel.learning.stochastic.synapses import (
+    INTEGERS,
+    IntegerSynapses,
+    UpdateRule,
+    integer_synapses,
+    real_synapses,
+)
 
 LAYER = Dense(n_in=30, n_out=20)
 CARRY = UpdateRule(update="carry")
@@ -81,7 +87,7 @@ def test_one_pulse_a_step_is_enough_within_the_batch_and_asserted() -> None:
         pulses = accumulate(residual, gradient, 64, single_pulse=True)
         most = max(most, pulses.counts.abs().max().item() if len(pulses.counts) else 0)
     assert most == 1
-    with pytest.raises(ValueError, match="carries 2 pulses in one step where one is allowed"):
+    with pytest.raises(ValueError, match=r"2 pulses.*pulses=multiple"):
         accumulate(torch.zeros(3), torch.tensor([0.0, 128, 0]), 64, single_pulse=True)
 
 
@@ -270,5 +276,5 @@ def test_a_device_file_with_faults_is_refused() -> None:
     good = vars(DEVICES["pcm"])
     with pytest.raises(ValueError, match="use 0 <= g_min < g_max"):
         Device(**{**good, "g_min_siemens": 1.0})
-    with pytest.raises(ValueError, match="pulses_up is 0; pot_only needs at least 1"):
+    with pytest.raises(ValueError, match=r"pulses_up.*0.*pot_only"):
         Device(**{**good, "pulses_up": 0})

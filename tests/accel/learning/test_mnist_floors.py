@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from accel.learning.binary_stochastic import BsPolicy
-from accel.learning.stochastic_network import StochasticConfig, accuracies, train_epoch
-from accel.learning.synapses import UpdateRule
+from spikeloom.accel.learning.stochastic.network import StochasticConfig, accuracies, train_epoch
+from spikeloom.accel.learning.stochastic.policies import BsPolicy
+from spikeloom.accel.learning.stochastic.synapses import UpdateRule
 
 FOLDER = Path(os.environ.get("SPIKELOOM_DATA", "data")) / "mnist"
 needs_mnist = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no MNIST in {FOLDER}; set SPIKELOOM_DATA")

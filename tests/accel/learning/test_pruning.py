@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from accel.export import export
-from accel.learning.at_init import AtInitConfig
-from accel.learning.lats import LATSConfig, LinearThresholdConfig
-from accel.learning.magnitude import MagnitudeConfig
-from accel.learning.sparsity import MacCounter, sparsity_report
-from accel.trainer.chip import Chip
-from accel.trainer.simulator import simulate
+from spikeloom.accel.export.program import export
+from spikeloom.accel.learning.pruning.at_init import AtInitConfig
+from spikeloom.accel.learning.pruning.lats import LATSConfig, LinearThresholdConfig
+from spikeloom.accel.learning.pruning.magnitude import MagnitudeConfig
+from spikeloom.accel.learning.pruning.sparsity import MacCounter, sparsity_report
+from spikeloom.accel.trainer.chip.chip import Chip
+from spikeloom.accel.trainer.schedule.simulator import simulate
 from tests.accel.learning.networks import MobileNet, mlp, train
 from tests.accel.learning.test_schedules import cosine
 
@@ -91,7 +91,7 @@ def test_a_given_threshold_or_coefficient_is_reached_as_said() -> None:
 def test_aiming_at_a_share_keeps_lambda_constant_while_the_latents_rest() -> None:
     torch.manual_seed(0)
     model = mlp(20, 40, 4)
-    pruner = LATSConfig(sparsity=0.6).build(model)
+    pruner = LATSConfig(sparsity=0.6, until=1.0).build(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     rates = cosine(300)
     pruner.plan(rates, optimizer)
@@ -208,7 +208,7 @@ def test_a_baked_model_exports_with_the_density_of_its_weights(config) -> None:
     workload = export(model, [x[:24].reshape(6, 4, 20)], name="mlp", source={}).workload
     density = {layer.path: layer.density_weight.mean for layer in workload.layers if layer.kind == "gemm_weight"}
     assert density == {layer.path: pytest.approx(layer.density, abs=1e-12) for layer in report.layers}
-    from pipelines.simulate import load_chip
+    from spikeloom.pipelines.config.chips import load_chip
 
     chip: Chip = load_chip("neuromc")
     assert simulate(workload, chip).total.energy.total_pj > 0
@@ -224,7 +224,7 @@ def test_bad_settings_name_the_fix() -> None:
         (LATSConfig(sparsity=0.5, homotopy=0.0), "base of the homotopy"),
         (LATSConfig(sparsity=0.5, decay="both"), "use one of effective, latent, off"),
         (LATSConfig(sparsity=0.5, scope="row"), "use global or layer"),
-        (LATSConfig(sparsity=0.5, until=0.0), r"use a number in \(0, 1\]"),
+        (LATSConfig(sparsity=0.5, until=0.0), r"in \(0, 1\]"),
         (LATSConfig(sparsity=0.5, freeze_step=0), "whole number >= 1"),
         (MagnitudeConfig(), "exactly one target"),
         (MagnitudeConfig(sparsity=0.5, start=0.8), "pruning.start=0.8 and pruning.until=0.75"),

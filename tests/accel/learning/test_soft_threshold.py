@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from accel.learning.lats import LATSConfig
-from accel.learning.soft_threshold import SoftThreshold, bake, install, soft_threshold, thresholded
+from spikeloom.accel.learning.pruning.lats import LATSConfig
+from spikeloom.accel.learning.pruning.soft_threshold import SoftThreshold, bake, install, soft_threshold, thresholded
 
 
 def shrink(x: torch.Tensor, by: float) -> torch.Tensor:

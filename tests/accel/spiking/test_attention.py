@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from accel.spiking.attention import causal_attention, rotate, spiking_attention
+from spikeloom.accel.spiking.attention import causal_attention, rotate, spiking_attention
 
 
 def spikes(*shape: int, seed: int = 0, rate: float = 0.4) -> Tensor:

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from accel.spiking.batch_norm import RowBatchNorm, batch_norm_of_rows
-from accel.spiking.kernels import loader
+from spikeloom.accel.spiking.batch_norm import RowBatchNorm, batch_norm_of_rows
+from spikeloom.accel.spiking.kernels import loader
 
 BACKENDS = pytest.mark.parametrize("backend", ["compiled", "torch"])
 
@@ -22,7 +22,7 @@ def _a_compiler_where_one_is_asked_for(request) -> None:
 def test_statistics_of_many_sparse_rows_are_exact(backend) -> None:
     x = (torch.rand(131_072, 4) < 0.01) * (3 + torch.rand(131_072, 4))
     with loader.use_backend(backend):
-        _, mean, var = batch_norm_of_rows(x, torch.ones(4), torch.zeros(4), 1e-5)
+        _, mean, var, _ = batch_norm_of_rows(x, torch.ones(4), torch.zeros(4), 1e-5)
     exact = x.double()
     torch.testing.assert_close(mean, exact.mean(0), rtol=1e-6, atol=0)
     torch.testing.assert_close(var, exact.var(0, unbiased=False), rtol=3e-6, atol=0)
@@ -89,5 +89,5 @@ def test_half_precision_rows_are_counted_in_float32_and_stay_what_they_are(backe
 
 
 def test_one_row_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"more than 1 value per channel.*\(1, 4\)"):
+    with pytest.raises(ValueError, match=r"\(1, 4\)"):
         RowBatchNorm(4)(torch.randn(1, 4))

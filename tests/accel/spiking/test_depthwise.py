@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accel.spiking.depthwise import DepthwiseConv1d
+from spikeloom.accel.spiking.depthwise import DepthwiseConv1d
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -8,9 +8,16 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 from torch.nn.grad import conv2d_weight
 
-from accel.spiking import events
-from accel.spiking.events import SpikeConv2d, SpikeLinear, active_share, dense_from, event_conv, event_weight_gradient
-from accel.spiking.kernels import loader
+from spikeloom.accel.spiking import events
+from spikeloom.accel.spiking.events import (
+    SpikeConv2d,
+    SpikeLinear,
+    active_share,
+    dense_from,
+    event_conv,
+    event_weight_gradient,
+)
+from spikeloom.accel.spiking.kernels import loader
 from tests.timing import least_s
 
 pytestmark = pytest.mark.skipif(
@@ -265,10 +272,12 @@ def test_skipping_zeros_is_faster_than_not_skipping_them(side):
     x_first, gy_first = x.permute(0, 3, 1, 2), gy.permute(0, 3, 1, 2)
     torch.set_num_threads(1)
     try:
-        forward = least_s(lambda: event_conv(x, weight))
-        backward = least_s(lambda: event_weight_gradient(x, gy, side))
-        dense_forward = least_s(lambda: conv2d(x_first, weight, padding=side // 2))
-        dense_backward = least_s(lambda: conv2d_weight(x_first, weight.shape, gy_first, padding=side // 2))
+        forward, backward, dense_forward, dense_backward = least_s(
+            lambda: event_conv(x, weight),
+            lambda: event_weight_gradient(x, gy, side),
+            lambda: conv2d(x_first, weight, padding=side // 2),
+            lambda: conv2d_weight(x_first, weight.shape, gy_first, padding=side // 2),
+        )
     finally:
         torch.set_num_threads(threads)
     assert forward < dense_forward

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from accel.spiking.functional import LIFParameters, LIFState, charge, lif_loop, reset
-from accel.spiking.kernels import loader
-from accel.spiking.ops import lif
-from accel.spiking.surrogate import ATan, Sigmoid
+from spikeloom.accel.spiking.functional import LIFParameters, LIFState, charge, lif_loop, reset
+from spikeloom.accel.spiking.kernels import loader
+from spikeloom.accel.spiking.ops import lif
+from spikeloom.accel.spiking.surrogate import ATan, Sigmoid
 from tests.golden import golden_files
 
 SURROGATES = {"sigmoid": Sigmoid, "atan": ATan}

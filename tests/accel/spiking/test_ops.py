@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from accel.spiking.functional import LIFParameters, LIFState, lif_loop
-from accel.spiking.kernels import loader
-from accel.spiking.neuron import LIF, ParametricLIF, integrate_and_fire
-from accel.spiking.ops import lif, state_dtype
-from accel.spiking.surrogate import SURROGATES, ATan, Sigmoid
+from spikeloom.accel.spiking.functional import LIFParameters, LIFState, lif_loop
+from spikeloom.accel.spiking.kernels import loader
+from spikeloom.accel.spiking.neuron import LIF, ParametricLIF, integrate_and_fire
+from spikeloom.accel.spiking.ops import lif, state_dtype
+from spikeloom.accel.spiking.surrogate import SURROGATES, ATan, Sigmoid
 
 needs_compiler = pytest.mark.skipif(loader.compiler() is None, reason="no C++ compiler for the compiled backend")
 BACKENDS = [pytest.param("compiled", marks=needs_compiler), "torch"]
@@ -270,7 +270,7 @@ def test_parametric_neuron_starts_as_the_lif_of_its_tau_and_learns_it(tau):
 
 @pytest.mark.parametrize("tau", [1.0, math.inf])
 def test_learned_tau_outside_its_range_is_an_error(tau):
-    with pytest.raises(ValueError, match="must start inside"):
+    with pytest.raises(ValueError, match=rf"got {tau}"):
         ParametricLIF(LIFParameters(tau=tau, decay_input=False))
 
 
@@ -304,34 +304,34 @@ def test_exported_neuron_is_one_node_for_any_number_of_steps():
 def test_wrong_tensor_is_an_error_that_says_what_is_right(backend):
     x, p = torch.zeros(5, 2, 3), LIFParameters()
     with loader.use_backend(backend):
-        with pytest.raises(ValueError, match=r"shape of one time step \(2, 3\), got \(3, 2\)"):
+        with pytest.raises(ValueError, match=r"\(2, 3\), got \(3, 2\)"):
             lif(x, LIFState(torch.zeros(3, 2)), p)
-        with pytest.raises(ValueError, match=r"must be torch.float32 for torch.float32 input, got torch.float64"):
+        with pytest.raises(ValueError, match=r"float32.*got torch.float64"):
             lif(x, LIFState(torch.zeros(2, 3, dtype=torch.float64)), p)
-        with pytest.raises(ValueError, match=r"must be torch.float32 for torch.bfloat16 input"):
+        with pytest.raises(ValueError, match=r"float32.*got torch.bfloat16"):
             lif(x.bfloat16(), LIFState(torch.zeros(2, 3, dtype=torch.bfloat16)), p)
-        with pytest.raises(ValueError, match=r"must be floating point, got torch.int64"):
+        with pytest.raises(ValueError, match=r"got torch.int64"):
             lif(x.long(), None, p)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "named"),
     [
-        ({"tau": 0.5}, "tau must be >= 1"),
-        ({"tau": math.nan}, "tau must be >= 1"),
-        ({"tau": math.inf}, "ignores every input"),
-        ({"threshold": math.inf}, "threshold must be finite"),
-        ({"v_reset": 1.0}, "v_reset must lie below"),
-        ({"v_reset": math.nan}, "v_reset must lie below"),
+        ({"tau": 0.5}, "tau.*>= 1"),
+        ({"tau": math.nan}, "tau.*>= 1"),
+        ({"tau": math.inf}, "tau.*decay_input"),
+        ({"threshold": math.inf}, "threshold.*inf"),
+        ({"v_reset": 1.0}, "v_reset.*got 1.0"),
+        ({"v_reset": math.nan}, "v_reset.*got nan"),
     ],
 )
-def test_wrong_constants_are_an_error(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_wrong_constants_are_an_error(options, named):
+    with pytest.raises(ValueError, match=named):
         LIFParameters(**options)
 
 
 def test_unknown_backend_is_an_error():
-    with pytest.raises(ValueError, match="unknown backend 'cuda'"), loader.use_backend("cuda"):
+    with pytest.raises(ValueError, match="cuda"), loader.use_backend("cuda"):
         pass
 
 
@@ -344,9 +344,9 @@ def run_python(code: str, **environment: str) -> list[str]:
 
 RUN = """
 import warnings, torch
-from accel.spiking.functional import LIFParameters
-from accel.spiking.kernels import loader
-from accel.spiking.ops import lif
+from spikeloom.accel.spiking.functional import LIFParameters
+from spikeloom.accel.spiking.kernels import loader
+from spikeloom.accel.spiking.ops import lif
 x = torch.tensor([[1.0], [2.0], [3.0]])
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from accel.spiking.events import SpikeConv2d
-from accel.spiking.kernels import loader
-from accel.spiking.winograd import pays, winograd_conv
+from spikeloom.accel.spiking.events import SpikeConv2d
+from spikeloom.accel.spiking.kernels import loader
+from spikeloom.accel.spiking.winograd import pays, winograd_conv
 from tests.timing import least_s
 
 pytestmark = pytest.mark.skipif(loader.compiler() is None, reason="no C++ compiler: convolutions are plain")
@@ -65,7 +65,9 @@ def test_a_gradient_of_many_pixels_comes_this_way_and_is_that_of_the_dense_layer
     x = (torch.rand(10, 16, 14, 18) < 0.1).float().to(memory_format=torch.channels_last).requires_grad_()
     gy = torch.randn(10, 24, 14, 18)
     calls = []
-    monkeypatch.setattr("accel.spiking.winograd.winograd_conv", lambda *args: calls.append(1) or winograd_conv(*args))
+    monkeypatch.setattr(
+        "spikeloom.accel.spiking.winograd.winograd_conv", lambda *args: calls.append(1) or winograd_conv(*args)
+    )
     (gx,) = torch.autograd.grad(layer(x), x, gy)
     assert calls
     assert gx.is_contiguous(memory_format=torch.channels_last)
@@ -98,8 +100,7 @@ def test_it_is_faster_than_a_plain_convolution():
     x_first, threads = x.permute(0, 3, 1, 2), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        fast = least_s(lambda: winograd_conv(x, weight), runs=10)
-        slow = least_s(lambda: conv2d(x_first, weight, padding=1), runs=10)
+        fast, slow = least_s(lambda: winograd_conv(x, weight), lambda: conv2d(x_first, weight, padding=1), runs=10)
     finally:
         torch.set_num_threads(threads)
     assert fast < slow

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from accel.trainer.chip import Chip
-from accel.trainer.workload import Density, Layer, Neuron, Workload
+from spikeloom.accel.trainer.chip.chip import Chip
+from spikeloom.accel.trainer.workload import Density, Layer, Neuron, Workload
 
 NEUROMC = Path(__file__).parents[3] / "conf" / "chips" / "neuromc.yaml"
 LIF = Neuron(

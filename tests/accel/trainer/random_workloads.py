@@ -5,7 +5,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from accel.trainer.workload import Density, Layer, Workload
+from spikeloom.accel.trainer.workload import Density, Layer, Workload
 from tests.accel.trainer.networks import LIF
 
 KINDS = ("conv", "linear", "linear", "norm", "neuron", "neuron", "elementwise", "gather", "product", "view")

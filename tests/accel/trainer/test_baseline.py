@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.trainer.baseline import gpu_iteration
-from accel.trainer.gpu import Gpu, GpuError
-from accel.trainer.workload import Workload
+from spikeloom.accel.trainer.baseline.gpu import Gpu, GpuError
+from spikeloom.accel.trainer.baseline.kernels import gpu_iteration
+from spikeloom.accel.trainer.workload import Workload
 from tests.accel.trainer.networks import after, conv, resnet18, small_network, workload
 
 GPUS = Path(__file__).parents[3] / "conf" / "gpus"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from accel.trainer.chip import Chip, ChipError
+from spikeloom.accel.trainer.chip.chip import Chip
+from spikeloom.accel.trainer.chip.document import ChipError
 from tests.accel.trainer.networks import NEUROMC, chip, chip_mapping
 
 

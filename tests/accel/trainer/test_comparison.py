@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from accel.report import render
-from accel.trainer.baseline import gpu_iteration
-from accel.trainer.comparison import compare, rescaled
-from accel.trainer.figures_baseline import baseline_sections
-from accel.trainer.gpu import Gpu
-from accel.trainer.networks import spiking_resnet18, spiking_vgg16, spikingformer
-from accel.trainer.nsight import METRICS, read_counters
+from spikeloom.accel.common.report import render
+from spikeloom.accel.trainer.baseline.comparison import compare, rescaled
+from spikeloom.accel.trainer.baseline.gpu import Gpu
+from spikeloom.accel.trainer.baseline.kernels import gpu_iteration
+from spikeloom.accel.trainer.baseline.nsight import METRICS, read_counters
+from spikeloom.accel.trainer.networks import spiking_resnet18, spiking_vgg16, spikingformer
+from spikeloom.accel.trainer.report.baseline import baseline_sections
 from tests.accel.trainer.networks import NEUROMC, chip, small_network
 
 A100 = Gpu.from_yaml(NEUROMC.parents[1] / "gpus" / "a100_40gb.yaml")
@@ -80,8 +80,8 @@ def test_a_bad_counter_file_is_named_with_the_remedy(tmp_path: Path, rows, words
 def test_the_report_shows_every_network_and_the_measured_bytes_beside_the_model(tmp_path: Path) -> None:
     measured = read_counters(counters(tmp_path / "ncu.csv", [("0", METRICS[0], "Mbyte", "1")]))
     sections, figures = baseline_sections(small_network(), CHIP, A100, measured)
-    names = [row["model_name"] for row in figures["networks"]]  # type: ignore[index,union-attr]
+    names = [row["model_name"] for row in figures["networks"]]
     assert names == [n for n in ("test network", "S-ResNet18", "S-VGG16", "Spikingformer-8-768") for _ in range(2)]
-    assert figures["measured"]["dram_bytes"] == 10**6  # type: ignore[index]
+    assert figures["measured"]["dram_bytes"] == 10**6
     page = render("t", "l", sections, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Model and profiler" in page and "<svg" in page

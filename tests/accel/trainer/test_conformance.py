@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from accel.trainer.conformance import anchor_rows, conformance, oracle_rows, systolic_rows
+from spikeloom.accel.trainer.conformance import anchor_rows, conformance, oracle_rows, systolic_rows, whole_network_rows
 from tests.accel.trainer.networks import chip
 from tests.conftest import data_folder
 
@@ -66,6 +66,11 @@ def test_whole_networks_have_the_energy_of_their_layers() -> None:
         against = rows[f"{name} looped against the paper"]
         assert (against.tolerance, against.expected) == (None, 1.05)
         assert against.relative_error == pytest.approx(deviation, abs=1e-3)
+
+
+def test_the_whole_network_is_shown_beside_the_published_layers() -> None:
+    without, within = (row.measured for row in whole_network_rows(chip()))
+    assert without == pytest.approx(0.747, abs=2e-3) and within == pytest.approx(0.552, abs=2e-3)
 
 
 def test_another_price_fails_the_comparison() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.trainer.cost import (
+from spikeloom.accel.trainer.cost.closed_forms import (
     REAL,
     ConvLoops,
     Energy,

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from accel.trainer.chip import Chip, ChipError, read_document
-from accel.trainer.cost import ConvLoops, Operand
-from accel.trainer.crossbar import Crossbar
-from accel.trainer.crossbar_cost import crossbar_energy, programming_energy
-from accel.trainer.simulator import simulate
-from accel.trainer.workload import Layer, Workload
+from spikeloom.accel.trainer.chip.chip import Chip
+from spikeloom.accel.trainer.chip.crossbar import Crossbar
+from spikeloom.accel.trainer.chip.document import ChipError, read_document
+from spikeloom.accel.trainer.cost.closed_forms import ConvLoops, Operand
+from spikeloom.accel.trainer.cost.crossbar import crossbar_energy, programming_energy
+from spikeloom.accel.trainer.schedule.simulator import simulate
+from spikeloom.accel.trainer.workload import Layer, Workload
 
 CHIPS = Path(__file__).resolve().parents[3] / "conf" / "chips"
 UNIT = Crossbar(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.trainer.federated import (
+from spikeloom.accel.trainer.federated.rounds import (
     SPLITS,
     Iteration,
     Link,

@@ -1,33 +1,36 @@
 """The sections of a simulation say what the report says, in words that need no chip designer."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from accel.report import render
-from accel.trainer.figures import sections
-from accel.trainer.simulator import simulate
-from accel.trainer.workload import Unsupported
+from spikeloom.accel.common.report import render
+from spikeloom.accel.trainer.report.simulation import sections
+from spikeloom.accel.trainer.schedule.simulator import simulate
+from spikeloom.accel.trainer.workload import Unsupported
 from tests.accel.trainer.networks import chip, conv, resnet18, small_network, workload
 
 
 def test_the_bars_add_up_to_the_energy() -> None:
     report = simulate(resnet18(), chip())
     for section in sections(report)[:2]:
-        assert section.figure is not None
-        axes = section.figure.axes[0]
-        drawn = sum(patch.get_width() for patch in axes.patches)
-        assert "mJ" in axes.get_xlabel()
-        assert drawn == pytest.approx(report.energy_per_iteration_pj / 1e9)
+        assert section.chart is not None
+        (panel,) = section.chart.panels
+        page = section.chart.svg()
+        per_px = panel.x.seen and max(panel.x.seen) / (panel.x.px(max(panel.x.seen)) - panel.x.px(0.0))
+        boxes = re.findall(r"M([\d.]+) [\d.]+H([\d.]+)V", page)
+        drawn = sum((float(end) - float(start)) * per_px for start, end in boxes)
+        assert "mJ" in panel.x.label and panel.x.label in page
+        assert drawn == pytest.approx(report.energy_per_iteration_pj / 1e9, rel=0.02)  # of pixels
 
 
 def test_small_layers_share_a_bar() -> None:
     layers = [conv("large", 64, 64, 16)] + [conv(f"small{index}", 1, 1, 1, kernel=1) for index in range(9)]
-    figure = sections(simulate(workload(*layers), chip()))[0].figure
-    assert figure is not None
-    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == ["large", "10 small layers"]  # nine and the loss
+    chart = sections(simulate(workload(*layers), chip()))[0].chart
+    assert chart is not None
+    assert [text for _, text in chart.panels[0].y.places()] == ["large", "10 small layers"]  # nine and the loss
 
 
 def test_the_table_has_the_figures_of_the_report() -> None:
@@ -56,3 +59,23 @@ def test_the_sections_render_to_a_page(tmp_path: Path) -> None:
     text = Path(page).read_text(encoding="utf-8")
     assert "What one training step costs" in text
     assert "block.conv" in text
+
+
+def test_a_training_with_more_layers_than_colours_names_each_of_them_once() -> None:
+    from spikeloom.accel.trainer.report import engines
+
+    paths = [f"stages.{i}.blocks.0.attn.attn_lif" for i in range(20)]
+    spikes, densities = {path: i / 40 for i, path in enumerate(paths)}, dict.fromkeys(engines.OPERANDS, 0.1)
+    rows = [
+        engines.Epoch(
+            epoch=epoch, torch_accuracy=0.5, engine_accuracy=0.5, loss=1.0, densities=densities, layer_spikes=spikes,
+            dense_energy_pj=1e9, gated_energy_pj=9e8, cycles=10, dram_bytes=10, skipped_steps=0,
+        )
+        for epoch in (1, 2)
+    ]  # fmt: skip
+    figure = next(
+        s.figure for s in engines.engine_sections(rows, "fp16", "neuromc", "a split") if s.title == "Spikes by layer"
+    )
+    assert figure is not None
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == paths
+    assert figure.axes[0].images[0].get_array().max() == pytest.approx(100 * 19 / 40)

@@ -6,11 +6,11 @@ from random import Random
 
 import pytest
 
-from accel.trainer.chip import Chip
-from accel.trainer.partition import Mapping
-from accel.trainer.result import SimulationReport
-from accel.trainer.simulator import simulate
-from accel.trainer.variant import mesh_of
+from spikeloom.accel.trainer.chip.chip import Chip
+from spikeloom.accel.trainer.chip.override import mesh_of
+from spikeloom.accel.trainer.schedule.partition import Mapping
+from spikeloom.accel.trainer.schedule.result import SimulationReport
+from spikeloom.accel.trainer.schedule.simulator import simulate
 from tests.accel.trainer.networks import NEUROMC, after, conv, workload
 from tests.accel.trainer.random_workloads import random_workload
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.trainer.chip import Chip
-from accel.trainer.cost import (
+from spikeloom.accel.trainer.chip.chip import Chip
+from spikeloom.accel.trainer.cost.closed_forms import (
     ConvLoops,
     backward_energy,
     forward_energy,
@@ -20,11 +19,11 @@ from accel.trainer.cost import (
     soma_energy,
     systolic_cycles,
 )
-from accel.trainer.layer_cost import layer_phases
-from accel.trainer.partition import Mapping
-from accel.trainer.result import ENGINES, TABLE_COLUMNS, EngineName, PhaseCost, SimulationReport
-from accel.trainer.simulator import simulate
-from accel.trainer.workload import Density, Layer, Unsupported, Workload
+from spikeloom.accel.trainer.cost.layer_cost import layer_phases
+from spikeloom.accel.trainer.schedule.partition import Mapping
+from spikeloom.accel.trainer.schedule.result import ENGINES, TABLE_COLUMNS, EngineName, PhaseCost, SimulationReport
+from spikeloom.accel.trainer.schedule.simulator import simulate
+from spikeloom.accel.trainer.workload import Density, Layer, Unsupported, Workload
 from tests.accel.trainer.networks import LIF, NEUROMC, after, chip, conv, resnet18, small_network, workload
 
 CHIP = chip()
@@ -299,14 +298,8 @@ def test_the_table_adds_up() -> None:
         assert sum(row[column] for row in rows[:-1]) == pytest.approx(rows[-1][column])  # type: ignore[misc]
 
 
-def test_a_resnet18_iteration_is_quick_and_plausible() -> None:
-    network = resnet18()
-    times_s = []
-    for _ in range(5):
-        start = time.process_time()
-        report = simulate(network, CHIP)
-        times_s.append(time.process_time() - start)
-    assert min(times_s) < 0.15  # of the processor: about 0.045 alone, and room for what others do to the caches
+def test_a_resnet18_iteration_is_plausible() -> None:
+    report = simulate(resnet18(), CHIP)
     assert 5e9 < report.energy_per_image_step_pj < 50e9
     optimizer = report.engines[ENGINES.index("optimizer")]
     assert 0 < optimizer.energy.total_pj < 0.02 * report.energy_per_iteration_pj
@@ -318,9 +311,9 @@ def test_the_cost_path_runs_without_torch(tmp_path: Path) -> None:
         "import sys\n"
         "for name in ('torch', 'hydra', 'omegaconf', 'lightning', 'matplotlib'):\n"
         "    sys.modules[name] = None\n"
-        "from accel.trainer.chip import Chip\n"
-        "from accel.trainer.simulator import simulate\n"
-        "from accel.trainer.workload import Workload\n"
+        "from spikeloom.accel.trainer.chip.chip import Chip\n"
+        "from spikeloom.accel.trainer.schedule.simulator import simulate\n"
+        "from spikeloom.accel.trainer.workload import Workload\n"
         "report = simulate(Workload.from_json(sys.argv[1]), Chip.from_yaml(sys.argv[2]))\n"
         "report.to_json(sys.argv[3])\n"
     )

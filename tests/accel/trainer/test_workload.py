@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from accel.trainer.workload import Density, Layer, Workload, WorkloadError
+from spikeloom.accel.trainer.workload import Density, Layer, Workload, WorkloadError
 from tests.accel.trainer.networks import conv, resnet18, small_network, workload
 
 
@@ -29,14 +29,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "workload.json"
     small_network().to_json(path)
     before = path.read_bytes()
-    unwritable = Workload(
-        model_name="m",
-        time_steps=1,
-        batch_size=1,
-        dtype="float32",
-        layers=(),
-        source={"a": object()},  # type: ignore[dict-item]
-    )
+    unwritable = small_network()
+    object.__setattr__(unwritable, "source", {"a": object()})  # what no constructor lets through
     with pytest.raises(TypeError):
         unwritable.to_json(path)
     assert path.read_bytes() == before

@@ -7,12 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bci.evaluation.battery import calibrate, synthetic_pool, world_p, world_rate
-from bci.evaluation.calibration import experiment
-from bci.evaluation.null_worlds import NULL_WORLDS, PLANTED_WORLD, NullWorld, Text, draw
-from bci.evaluation.significance import Sentences, WordWeights, kernels, sentence_permutation
-from bci.zuco.materials import read_materials
-from bci.zuco.text import normalise
+from spikeloom.bci.evaluation.battery import (
+    ALPHA,
+    calibrate,
+    confounds,
+    level_p,
+    planted_words,
+    synthetic_pool,
+    world_p,
+)
+from spikeloom.bci.evaluation.calibration import experiment
+from spikeloom.bci.evaluation.confounds import drift_world
+from spikeloom.bci.evaluation.levels import character_similarity, tabulated
+from spikeloom.bci.evaluation.null_worlds import NULL_WORLDS, PLANTED_WORLD, NullWorld, Text, draw
+from spikeloom.bci.evaluation.significance import Sentences, WordWeights, kernels, sentence_permutation
+from spikeloom.bci.zuco.materials import read_materials
+from spikeloom.bci.zuco.text import normalise
 from tests.conftest import data_folder
 
 
@@ -28,10 +38,6 @@ def pool() -> list[Text]:
 
 def p_of(world: NullWorld, seed: int) -> float:
     return world_p(world, pool(), seed)
-
-
-def rate(world: NullWorld, seeds: range) -> float:
-    return world_rate(world, pool(), seeds)
 
 
 def rows_permuted(world: NullWorld, seed: int) -> float:
@@ -68,7 +74,46 @@ def test_few_null_worlds_of_each_kind_reject():
 
 def test_planted_words_are_found():
     data_folder("zuco/zuco1_task_materials")  # synthetic sentences have too few rare words to plant
-    assert rate(PLANTED_WORLD, range(4)) == 1
+    assert max(p_of(PLANTED_WORLD, seed) for seed in range(4)) < ALPHA
+    found = planted_words(pool(), 4)
+    assert found["evidence"] == {"beats_noise_control": 4}  # whatever the BLEU-1 of the constant sentence
+
+
+def test_every_level_is_silent_about_null_decoders_with_a_control_or_without() -> None:
+    texts = pool()
+    compared = {"characters": tabulated(character_similarity, [text.text for text in texts])}
+    rejected: dict[str, int] = {}
+    for k, world in enumerate(NULL_WORLDS[:10]):
+        for seed in (20_000 + k, 30_000 + k):
+            eeg, noise = draw(world, texts, seed), draw(world, texts, seed, decoder=1)
+            assert noise.train_texts == eeg.train_texts and noise.decodings.outputs != eeg.decodings.outputs
+            found = level_p(eeg.decodings, noise.decodings, WordWeights(eeg.train_texts), compared, seed)
+            assert set(found) == {"words", "characters", "retrieval"}
+            for level, (own, beyond, headline) in found.items():
+                assert headline == max(own, beyond)
+                rejected[level] = rejected.get(level, 0) + (own < ALPHA) + (beyond < ALPHA)
+    assert max(rejected.values()) <= 9  # of 40; binomial chance at .05: < .001
+
+
+def test_a_table_of_similarities_gives_what_was_tabulated() -> None:
+    texts = [text.text for text in synthetic_pool()[:20]]
+    found = tabulated(character_similarity, texts)(texts[3:5], texts[7:10])
+    np.testing.assert_allclose(found, character_similarity(texts[3:5], texts[7:10]), atol=1e-6)
+
+
+def test_gaze_in_the_eeg_passes_noise_and_falls_to_the_gaze_alone() -> None:
+    shares = list(confounds(None, 6)["gaze"].values())
+    assert shares == sorted(shares, reverse=True) and shares[1] > 0 and shares[-1] == 0
+
+
+def test_drift_passes_on_a_random_split_and_not_on_runs_with_margins() -> None:
+    data_folder("zuco/zuco1_task_materials")
+    root = Path(os.environ["SPIKELOOM_DATA"]) / "zuco"
+    lists = {task: texts for task, texts in read_materials(root).items() if task in ("SR1", "NR1", "NR2")}
+    for unit, wanted in (("key", 4), ("run", 0)):
+        drawn = [drift_world(lists, unit, seed) for seed in range(4)]
+        p = [sentence_permutation(w.decodings, WordWeights(w.train_texts), 199).p for w in drawn]
+        assert abs(sum(value < ALPHA for value in p) - wanted) <= 1
 
 
 def test_readers_who_agree_and_lengths_that_leak_fool_the_permutation_of_rows():
@@ -89,17 +134,20 @@ def test_the_pipeline_is_silent_without_a_signal_and_speaks_with_one():
 def test_false_positive_rates_and_power_are_those_of_a_calibrated_test(capsys):
     data_folder("zuco/zuco1_task_materials")
     with capsys.disabled():
-        found = calibrate(pool(), say=print)
+        found = calibrate(pool(), confound_runs=0, say=print)
     assert found["pipeline"]["rejected"] <= 0.08
     assert found["pipeline"]["intervals_with_0"] >= 0.92
-    power = dict(zip(found["power"]["strengths"], found["power"]["rejected"], strict=True))
+    words = found["power"]["levels"]["words"]["own"]
+    power = dict(zip(found["power"]["strengths"], words, strict=True))
     assert min(power[0.25], power[1.0]) >= 0.9
-    assert 0.025 <= found["null_worlds_pooled"] <= 0.07
-    assert found["null_worlds_largest"] <= 0.13
-    assert found["planted_words_found"] >= 0.9
+    for tests in found["null_worlds"]["levels"].values():
+        assert all(value["rejected"] <= 0.08 and value["largest"] <= 0.13 for value in tests.values())
+    assert found["null_worlds"]["levels"]["words"]["own"]["rejected"] >= 0.025
+    assert found["planted_words"]["evidence"]["beats_noise_control"] >= 45
 
 
 def test_a_small_calibration_tells_every_figure():
     said = []
-    found = calibrate(synthetic_pool(), null_runs=1, power_runs=1, world_runs=1, say=said.append)
-    assert found["power"]["strengths"][0] == 0 and len(found["null_worlds"]) == 12 and len(said) >= 14
+    found = calibrate(synthetic_pool(), null_runs=1, power_runs=1, world_runs=1, confound_runs=1, say=said.append)
+    assert len(found["null_worlds"]["worlds"]) == 12 and found["confounds"]["drift"] is None and len(said) >= 20
+    assert set(found["power"]["levels"]) == set(found["null_worlds"]["levels"]) == {"words", "characters", "retrieval"}

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from bci.evaluation.decodings import Decodings, read_pairs
-from bci.evaluation.metrics import measure
-from bci.evaluation.protocol import CONSTANT_SENTENCE
-from bci.evaluation.significance import WordWeights, difference_permutation, sentence_permutation
-from bci.zuco.text import normalise
-from pipelines.schema import ScoreConfig
-from pipelines.score import run, with_tasks
+from spikeloom.bci.evaluation.decodings import Decodings, read_pairs
+from spikeloom.bci.evaluation.metrics import measure
+from spikeloom.bci.evaluation.protocol import CONSTANT_SENTENCE
+from spikeloom.bci.evaluation.significance import WordWeights, difference_permutation, sentence_permutation
+from spikeloom.bci.zuco.text import normalise
+from spikeloom.pipelines.commands.score import run
+from spikeloom.pipelines.config.score import ScoreConfig
+from spikeloom.pipelines.eeg.scoring import with_tasks
 from tests.conftest import data_folder
 
 # BLEU-1..4 over words and BPE (None: not published), ROUGE-1 P/R/F with repeats and as sets, WER, distinct-1/2, texts.

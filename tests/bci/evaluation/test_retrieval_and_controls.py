@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bci.evaluation.controls import (
+from spikeloom.bci.evaluation.controls import (
     CONTROLS,
     MatchedNoise,
     most_frequent,
@@ -14,10 +14,10 @@ from bci.evaluation.controls import (
     trainings,
     unigram,
 )
-from bci.evaluation.decodings import once_a_reading
-from bci.evaluation.retrieval import retrieval_permutation, retrieve, same_length, same_length_rank
-from bci.evaluation.significance import Sentences
-from bci.zuco.corpus import write_sentences
+from spikeloom.bci.evaluation.decodings import one_row_per_trial
+from spikeloom.bci.evaluation.retrieval import retrieval_permutation, retrieve, same_length, same_length_rank
+from spikeloom.bci.evaluation.significance import Sentences
+from spikeloom.bci.zuco.corpus import write_sentences
 
 
 @pytest.mark.parametrize("g", [2, 7, 104])
@@ -45,7 +45,7 @@ def test_ranks_of_a_worked_example():
 
 def test_retrieval_of_the_own_sentence_is_significant_and_noise_is_not():
     texts = write_sentences(60, 0)
-    rows = once_a_reading(texts * 2, texts * 2)
+    rows = one_row_per_trial(texts * 2, texts * 2)
     sentences, rng = Sentences.of(rows), np.random.default_rng(0)
     noise = rng.standard_normal((120, 60))
     assert retrieval_permutation(noise, sentences, 199).p > 0.05
@@ -66,7 +66,7 @@ def test_noise_has_the_moments_of_each_group_and_shrinks_as_published():
     few = rng.standard_normal((9, 30)) * np.linspace(1, 3, 30)
     few -= few.mean(0)
     np.testing.assert_allclose(shrunk_covariance(few), covariance.ledoit_wolf(few, assume_centered=True)[0], rtol=1e-8)
-    with pytest.raises(ValueError, match="no training reading"):
+    with pytest.raises(ValueError, match="no training trial"):
         MatchedNoise(train, groups).draw([3], [("X", 0)], seed=0)
 
 

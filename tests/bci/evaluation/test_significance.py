@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bci.evaluation.calibration import experiment
-from bci.evaluation.decodings import Decodings
-from bci.evaluation.excess import excess, row_excess
-from bci.evaluation.protocol import ProtocolConfig, evidence
-from bci.evaluation.sections import sections
-from bci.evaluation.significance import (
+from spikeloom.bci.evaluation.calibration import experiment
+from spikeloom.bci.evaluation.decodings import Decodings
+from spikeloom.bci.evaluation.excess import excess, row_excess
+from spikeloom.bci.evaluation.protocol import ProtocolConfig, evidence
+from spikeloom.bci.evaluation.sections import sections
+from spikeloom.bci.evaluation.significance import (
     Sentences,
     WordWeights,
     centred,
@@ -22,8 +22,8 @@ from bci.evaluation.significance import (
     sentence_permutation,
     studentised,
 )
-from bci.zuco.corpus import write_sentences
-from bci.zuco.text import normalise
+from spikeloom.bci.zuco.corpus import write_sentences
+from spikeloom.bci.zuco.text import normalise
 
 
 def decoder(share: float, seed: int = 0, n: int = 40, readers: int = 3) -> tuple[Decodings, list[str]]:
@@ -160,7 +160,7 @@ def test_two_constant_decoders_differ_by_exactly_nothing():
 def test_the_report_opens_with_the_honest_sentence():
     for strength, said in ((0.0, "does not beat"), (1.0, "The model beats")):
         run = experiment(strength, 0)
-        found = ProtocolConfig(n_permutations=99, n_draws=200).build().judge(
+        found = ProtocolConfig(n_permutations=99, n_draws=200).build().assess(
             run.eeg, run.noise, run.train_texts, dropped={"sentence_nan": 2}, decoding={"num_beams": 1}
         )  # fmt: skip
         first, *_ = sections(found)
@@ -176,12 +176,15 @@ def test_readings_that_only_one_decoder_has_are_left_out_of_the_difference():
     found = excess(rows, part, WordWeights(train), n_draws=100)
     assert set(found.by_subject) == {"S0", "S1"}
     assert found.difference == 0
-    with pytest.raises(ValueError, match="share no reading"):
+    with pytest.raises(ValueError, match="share no trial"):
         difference_permutation(rows, replace(rows, tasks=("TSR",) * len(rows)), WordWeights(train))
 
 
 def test_words_of_the_verdict_follow_the_figures():
-    assert evidence(8.9, 9.4, 0.001)[0] == "none"
+    kind, words = evidence(8.9, 9.4, 0.001)
+    assert kind == "needs_noise_control" and "Usefulness: one constant sentence scores no less" in words
+    assert evidence(8.9, 9.4, 0.001, 0.01)[0] == "beats_noise_control"
+    assert evidence(12, 9.4, 0.001, 0.01, refused="one is teacher-forced")[0] == "not_comparable"
     assert evidence(12, 9.4, 0.3)[0] == "none"
     assert evidence(12, 9.4, 0.001)[0] == "needs_noise_control"
     assert evidence(12, 9.4, 0.001, 0.2)[0] == "none"

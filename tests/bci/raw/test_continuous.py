@@ -9,26 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bci.raw.bids import write_bids
-from bci.raw.folder import find_runs, read_record, read_records, write_record
-from bci.raw.matlab_files import read_variable, write_variables
-from bci.raw.objects import epochs_of, fixations_on_words, raw_of
-from bci.raw.record import Record
-from bci.raw.sentences import sentences_of
-from bci.raw.synthetic import SyntheticRecords
-from bci.zuco.reader import read_sentences
-from bci.zuco.records import CHANNELS, MEASURES, Sentence, is_reference
-from bci.zuco.synthetic import SyntheticZuCoConfig
-from bci.zuco.write_hdf5 import write_hdf5
-from bci.zuco.write_matlab5 import write_matlab5
+from spikeloom.bci.raw.bids import write_bids
+from spikeloom.bci.raw.folder import find_runs, read_record, read_records, write_record
+from spikeloom.bci.raw.matlab_files import read_variable, write_variables
+from spikeloom.bci.raw.objects import epochs_of, fixations_on_words, raw_of
+from spikeloom.bci.raw.record import Record
+from spikeloom.bci.raw.sentences import sentences_of
+from spikeloom.bci.synthetic.recordings import SyntheticRecords
+from spikeloom.bci.synthetic.zuco import SyntheticZuCoConfig
+from spikeloom.bci.zuco.reader import read_sentences
+from spikeloom.bci.zuco.records import CHANNELS, MEASURES, Sentence, is_reference
+from spikeloom.bci.zuco.write_hdf5 import write_hdf5
+from spikeloom.bci.zuco.write_matlab5 import write_matlab5
 
 SET = SyntheticRecords(SyntheticZuCoConfig(n_subjects=1, n_sentences=3, rejected=0.02, missing=0.3, seed=6).build())
-READING = SET.synthetic.recordings[0]
+RECORDING = SET.synthetic.recordings[0]
 
 
 @pytest.fixture(scope="module")
 def record() -> Record:
-    (made,) = SET.of(READING)
+    (made,) = SET.of(RECORDING)
     return made
 
 
@@ -50,7 +50,7 @@ def test_features_recomputed_from_the_raw_files_are_those_of_the_result_file(
 ) -> None:  # type: ignore[no-untyped-def]
     write(tmp_path / "resultsZ01_SR.mat", rows)
     kept = list(read_sentences(tmp_path / "resultsZ01_SR.mat", raw=True))
-    (again,) = read_records(folder, READING, kept)
+    (again,) = read_records(folder, RECORDING, kept)
     worst, n, n_rejected = 0.0, 0, 0
     found = {sentence.index: sentence for sentence in sentences_of(again, raw=True)}
     assert set(found) == {s.index for s in kept if not s.missing} and any(s.missing for s in kept)
@@ -96,11 +96,11 @@ def test_records_carry_the_signal_the_features_show() -> None:
 
 def test_damaged_or_unlike_files_are_one_error(folder: Path, rows: list[Sentence], tmp_path: Path) -> None:
     shown = [replace(row, index=i) for i, row in enumerate(rows)]
-    run, file = next(iter(find_runs(folder, READING).items()))
+    run, file = next(iter(find_runs(folder, RECORDING).items()))
     copy = tmp_path / file.name
     copy.write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match=r"Z01_SNR1_ET\.mat is missing"):
-        read_record(copy, READING, run, shown)
+        read_record(copy, RECORDING, run, shown)
     gaze = folder / "Z01_SNR1_ET.mat"
     told = {name: read_variable(gaze, name) for name in ("data", "event")}
     told["eyeevent"] = read_variable(gaze, "eyeevent")[0]
@@ -109,13 +109,13 @@ def test_damaged_or_unlike_files_are_one_error(folder: Path, rows: list[Sentence
     told["event"][1, 1] = 13
     write_variables(tmp_path / "Z01_SNR1_ET.mat", told)
     with pytest.raises(ValueError, match="trigger 1 is 11 in the EEG and 13 in the gaze; leave this run out"):
-        read_record(copy, READING, run, shown)
+        read_record(copy, RECORDING, run, shown)
     (tmp_path / "Z01_SNR1_ET.mat").write_bytes(gaze.read_bytes())
     with pytest.raises(ValueError, match="3 sentences on and 3 off where 2 were read"):
-        read_record(copy, READING, run, shown[:2])
+        read_record(copy, RECORDING, run, shown[:2])
     copy.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"Z01_SNR1_EEG\.mat is damaged"):
-        read_record(copy, READING, run, shown)
+        read_record(copy, RECORDING, run, shown)
 
 
 def test_mne_objects_have_the_montage_and_an_epoch_a_fixation(record: Record) -> None:
@@ -124,7 +124,13 @@ def test_mne_objects_have_the_montage_and_an_epoch_a_fixation(record: Record) ->
     np.testing.assert_allclose(raw.get_data(picks="eeg"), record.eeg_uv * 1e-6)
     assert set(raw.get_montage().ch_names) >= set(CHANNELS)
     fixations = fixations_on_words(record)
+    sentences = epochs_of(record, unit="sentence")
+    assert sentences.metadata.content.tolist() == [s.content for s in record.shown][: len(sentences)]
+    assert (sentences.metadata.duration_s <= sentences.times[-1] + 1e-9).all()
+    with pytest.raises(ValueError, match="unit=letter is none of word, sentence"):
+        epochs_of(record, unit="letter")
     epochs = epochs_of(record)
+    assert epochs.metadata.word.tolist() == [f.word for f in fixations_on_words(record)][: len(epochs)]
     assert len(epochs) == len(fixations) and epochs.get_data().shape[1:] == (105, 301)
     first = fixations[0]
     assert f"fixation/{first.sentence}/{first.word}" in epochs.event_id

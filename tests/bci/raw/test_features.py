@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from bci.raw.clock import fit_clock, same_triggers
-from bci.raw.features import filter_order, filter_samples, piece_amplitudes, transition_hz
-from bci.raw.record import runs_of
-from bci.zuco.records import BANDS, BLOCKS
+from spikeloom.bci.raw.clock import fit_clock, same_triggers
+from spikeloom.bci.raw.features import filter_order, filter_samples, piece_amplitudes, transition_hz
+from spikeloom.bci.raw.record import runs_of
+from spikeloom.bci.zuco.records import BANDS, BLOCKS
 
 
 def test_filters_have_the_published_transitions_and_orders() -> None:

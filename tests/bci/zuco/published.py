@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from scipy.io import savemat
 
-from bci.zuco.records import BANDS, MEASURES
+from spikeloom.bci.zuco.records import BANDS, MEASURES
 
 _names = count()
 NAN = np.full((1, 1), np.nan)

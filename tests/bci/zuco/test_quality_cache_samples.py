@@ -2,22 +2,22 @@
 
 import csv
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from bci.zuco.cache import cached_sentences
-from bci.zuco.quality import quality_table, write_quality
-from bci.zuco.reader import read_sentences
-from bci.zuco.records import BLOCKS, CHANNELS, LEFT_RIGHT_PAIRS, MIDLINE, SUBJECTS, is_reference
-from bci.zuco.samples import DROP_REASONS, SamplesConfig, collate, drop_reason, standardise
-from bci.zuco.text import corrected, normalise
+from spikeloom.bci.zuco.cache import cached_sentences
+from spikeloom.bci.zuco.quality import quality_table, write_quality
+from spikeloom.bci.zuco.reader import read_sentences
+from spikeloom.bci.zuco.records import BLOCKS, CHANNELS, LEFT_RIGHT_PAIRS, MIDLINE, SUBJECTS, is_reference
+from spikeloom.bci.zuco.samples import DROP_REASONS, SamplesConfig, collate, drop_reason, standardise
+from spikeloom.bci.zuco.text import corrected, normalise
 from tests.bci.zuco.published import edge_cases, sentence, word, write_hdf5, write_matlab5
 from tests.bci.zuco.test_reader import same
 from tests.conftest import data_folder
+from tests.timing import least_s
 
 SAMPLES = SamplesConfig().build()
 
@@ -78,16 +78,11 @@ def test_reopening_is_ten_times_faster_than_parsing(tmp_path: Path) -> None:
     file = write_matlab5(tmp_path / "resultsZAB_SR.mat", [sentence(rng, [word(rng, "w", 1)] * 20)] * 12)
     cached_sentences(file, tmp_path / "cache")
 
-    def seconds(read) -> float:  # type: ignore[no-untyped-def]
-        times = []  # float
-        for _ in range(3):
-            start = time.process_time()
-            assert len(list(read())) == 12
-            times.append(time.process_time() - start)
-        return min(times)
-
-    parsing = seconds(lambda: read_sentences(file))
-    assert seconds(lambda: cached_sentences(file, tmp_path / "cache")) < parsing / 10
+    parsing_s, reopening_s = least_s(
+        lambda: list(read_sentences(file)), lambda: list(cached_sentences(file, tmp_path / "cache")), runs=3
+    )
+    assert reopening_s < parsing_s / 10
+    assert len(list(cached_sentences(file, tmp_path / "cache"))) == 12
 
 
 def test_sample_is_fixated_words_then_sentence_standardised(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bci.zuco.frame import VALUES, word_columns, write_words
-from bci.zuco.reader import file_format, find_files, read_sentences, recording_of
-from bci.zuco.records import BANDS, MEASURES, Fixations, Sentence, Word
+from spikeloom.bci.zuco.frame import VALUES, word_columns, write_words
+from spikeloom.bci.zuco.reader import file_format, find_files, read_sentences, recording_of
+from spikeloom.bci.zuco.records import BANDS, MEASURES, Fixations, Sentence, Word
 from tests.bci.zuco.published import edge_cases, sentence, word, write_hdf5, write_matlab5
 
 Writer = Callable[[Path, list[dict[str, Any]]], Path]
@@ -152,7 +152,7 @@ def test_names_say_who_read_what(tmp_path: Path) -> None:
         (tmp_path / folder / f"resultsZAB_{'SR' if folder == 'b' else 'NR'}.mat").touch()
     assert [file.name for file in find_files(tmp_path)] == ["resultsZAB_NR.mat", "resultsZAB_SR.mat"]
     (tmp_path / "b" / "resultsZAB_NR.mat").touch()
-    with pytest.raises(ValueError, match="hold the same reading; keep one"):
+    with pytest.raises(ValueError, match="hold the same subject and task; keep one"):
         find_files(tmp_path)
 
 

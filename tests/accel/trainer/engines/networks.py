@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accel.export import export
-from accel.spiking.functional import LIFParameters
-from accel.spiking.neuron import LIF
-from accel.spiking.surrogate import Rectangular
-from accel.trainer.engines.program import Engines
+from spikeloom.accel.export.program import export
+from spikeloom.accel.spiking.functional import LIFParameters
+from spikeloom.accel.spiking.neuron import LIF
+from spikeloom.accel.spiking.surrogate import Rectangular
+from spikeloom.accel.trainer.engines.program import Engines
 
 STEPS = 4
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from accel.spiking.kernels.loader import use_backend
-from accel.trainer.engines import arithmetic
-from accel.trainer.engines.arithmetic import FP16, FP16_ACCUMULATED, FP32, Arithmetic, folded, product
+from spikeloom.accel.spiking.kernels.loader import use_backend
+from spikeloom.accel.trainer.engines import arithmetic
+from spikeloom.accel.trainer.engines.arithmetic import FP16, FP16_ACCUMULATED, FP32, Arithmetic, folded, product
 
 
 def halves(*shape: int, seed: int = 0, spread: float = 1.0) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""What a trained network computes and spends: one operation counter, one price list, one spike-driven verdict."""

@@ -1,0 +1,1 @@
+"""Pruning rules and their schedules: LATS, linear thresholds, magnitude, at initialisation."""

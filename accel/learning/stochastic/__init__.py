@@ -1,0 +1,1 @@
+"""Binary-stochastic learning: policies, synapses, memristive devices and arrays, energy."""

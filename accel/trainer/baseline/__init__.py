@@ -1,0 +1,1 @@
+"""The same training step on a GPU, to compare with: kernels, DRAM bytes, Nsight Compute counters."""

@@ -1,0 +1,1 @@
+"""The chip as checked, frozen numbers with their sources. Nothing here computes a cost."""

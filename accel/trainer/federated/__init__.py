@@ -1,0 +1,1 @@
+"""Federated training as numbers: splits, weighted averages, the cost of a round."""

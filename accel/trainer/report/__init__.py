@@ -1,0 +1,1 @@
+"""Sections of a report about the trainer chip. Numbers come in finished."""

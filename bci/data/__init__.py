@@ -1,0 +1,1 @@
+"""Trials (sentence-level EEG recordings) in memory, their tokenizer and their batches."""

@@ -1,0 +1,134 @@
+"""Other levels than words, each as a similarity of texts for the same permutation test, and as figures people know.
+
+    characters   1 - edits / the longer of both, over characters: what a character error rate counts
+    retrieval    rank of a sentence among all of its task, the output asking: idf overlap of words
+    semantic     cosine of sentence vectors (`bci.evaluation.embeddings`)
+
+Retrieval shares ranks between ties, so an output that fits all sentences alike scores exactly chance.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from spikeloom.bci.evaluation.embeddings import SentenceEncoder
+from spikeloom.bci.evaluation.retrieval import retrieval_difference, retrieval_permutation, retrieve
+from spikeloom.bci.evaluation.rows import Decodings
+from spikeloom.bci.evaluation.significance import (
+    PermutationTest,
+    Sentences,
+    Similarity,
+    WordWeights,
+    common_trials,
+    kernels,
+    level_difference,
+    level_permutation,
+)
+
+DEFINITIONS = {
+    "characters": "1 - Levenshtein edits / the longer text; runs of white space as one, case and punctuation kept",
+    "retrieval": "the output asks among all test sentences by idf overlap of words (lower case, no punctuation, no "
+    "stemming), length taken out; top-k and mean reciprocal rank, ties shared; p within task and length",
+    "semantic": "cosine of sentence vectors of the encoder named, texts as they stand",
+}
+
+
+def character_similarity(outputs: Sequence[str], sentences: Sequence[str]) -> np.ndarray:
+    """[m, n] in [0, 1]: normalised Levenshtein similarity, runs of white space as one space, case kept."""
+    from rapidfuzz.distance import Levenshtein
+    from rapidfuzz.process import cdist
+
+    plain = [[" ".join(text.split()) for text in texts] for texts in (outputs, sentences)]
+    found: np.ndarray = cdist(*plain, scorer=Levenshtein.normalized_similarity, dtype=np.float64)
+    return found
+
+
+def semantic_similarity(encoder: SentenceEncoder) -> Similarity:
+    """Cosine [m, n] of the encoder's vectors; an empty text has the vector 0."""
+
+    def similarity(outputs: Sequence[str], sentences: Sequence[str]) -> np.ndarray:
+        return encoder.encode(outputs) @ encoder.encode(sentences).T
+
+    return similarity
+
+
+def retrieval_scores(decodings: Decodings, weights: WordWeights) -> tuple[np.ndarray, Sentences]:
+    """How well each row's output fits each sentence [rows, n], by the idf overlap of words."""
+    sentences = Sentences.of(decodings)
+    distinct = {text: i for i, text in enumerate(dict.fromkeys(decodings.outputs))}
+    m = kernels(list(distinct), sentences, weights)["idf"]
+    m = np.round(m, 9)  # residuals of equal overlaps differ by rounding only; ties are ties
+    return m[[distinct[text] for text in decodings.outputs]], sentences
+
+
+def similarities(encoder: SentenceEncoder | None = None) -> dict[str, Similarity]:
+    """Of the levels that compare texts directly; without an encoder the semantic level is left out."""
+    found: dict[str, Similarity] = {"characters": character_similarity}
+    return found if encoder is None else {**found, "semantic": semantic_similarity(encoder)}
+
+
+def tabulated(similarity: Similarity, texts: Sequence[str]) -> Similarity:
+    """The same similarity between texts of a set, computed once for all. Raises KeyError for a text outside it."""
+    place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    table = similarity(list(place), list(place)).astype(np.float32)
+
+    def looked_up(outputs: Sequence[str], sentences: Sequence[str]) -> np.ndarray:
+        rows, columns = ([place[text] for text in given] for given in (outputs, sentences))
+        return table[np.ix_(rows, columns)].astype(np.float64)
+
+    return looked_up
+
+
+def level_tests(
+    decodings: Decodings,
+    weights: WordWeights,
+    *,
+    encoder: SentenceEncoder | None = None,
+    noise: Decodings | None = None,
+    n_permutations: int = 999,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Every level: its figures, p of the permutation and, with a control, p of the difference. Values for JSON.
+
+    encoder: without one the semantic level is left out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for level, similarity in similarities(encoder).items():
+        own = level_permutation(decodings, similarity, n_permutations, seed)
+        difference = None if noise is None else level_difference(decodings, noise, similarity, n_permutations, seed)
+        found[level] = {**_figures(decodings, similarity), **_tests(own, difference)}
+    if encoder is not None:
+        found["semantic"]["encoder"] = encoder.name
+    scores, sentences = retrieval_scores(decodings, weights)
+    ranks = retrieve(scores, sentences.of_row)
+    own = retrieval_permutation(scores, sentences, n_permutations, seed)
+    difference = None if noise is None else retrieval_beyond(decodings, noise, weights, n_permutations, seed)
+    found["retrieval"] = {**ranks.as_dict(), **_tests(own, difference)}
+    return found
+
+
+def retrieval_beyond(
+    eeg: Decodings, noise: Decodings, weights: WordWeights, n_permutations: int = 999, seed: int = 0
+) -> PermutationTest:
+    """Retrieval of EEG minus that of a control, on common trials."""
+    eeg, noise = common_trials(eeg, noise)
+    return retrieval_difference(retrieval_scores(eeg, weights), retrieval_scores(noise, weights), n_permutations, seed)
+
+
+def _figures(decodings: Decodings, similarity: Similarity) -> dict[str, float]:
+    """Mean similarity of outputs with their own sentence, and with all of them: what chance gives."""
+    sentences = Sentences.of(decodings)
+    distinct = {text: i for i, text in enumerate(dict.fromkeys(decodings.outputs))}
+    m = similarity(list(distinct), list(sentences.texts))[[distinct[text] for text in decodings.outputs]]
+    return {
+        "own": float(m[np.arange(len(m)), sentences.of_row].mean()),
+        "chance": float(m.mean()),
+    }
+
+
+def _tests(own: PermutationTest, difference: PermutationTest | None = None) -> dict[str, Any]:
+    return {
+        "p": own.p, "test": own.as_dict(),
+        "p_difference": None if difference is None else difference.p,
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Charts, tables and pages about EEG recordings and their decoders."""

@@ -1,0 +1,1 @@
+"""The experiments of `spikeloom demo`, one file each: a function `tell(config, folder) -> Chapter`."""

@@ -1,0 +1,1 @@
+"""Short programs, one question each, that run in any empty folder without data or a network."""

@@ -1,0 +1,54 @@
+"""Install spikeloom editable into the environment of this Python, from the locked set where it fits: `make` calls this.
+
+    python packaging/install.py [dev]
+
+Every file is compared with packaging/lock; torch and torchaudio come last, without hashes (packaging/lock/torch.txt).
+Where the locked set does not fit (another platform, Python or index), one line says so and pip resolves within the
+bounds of pyproject.toml. A file whose hash differs is never installed: that stops.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCK = Path("packaging") / "lock"
+DIFFERS = "DO NOT MATCH THE HASHES"  # in pip's words
+
+
+def pip(*arguments: str) -> tuple[int, str]:
+    """Exit status and messages of a quiet `pip install`."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.returncode, (done.stderr + done.stdout).strip()
+
+
+def steps(dev: bool) -> list[tuple[str, ...]]:
+    """What pip is asked for, in order. Packages without a wheel are built by the setuptools of the locked set."""
+    checked = ("--require-hashes", "--no-deps", "--no-build-isolation")
+    return [
+        (*checked, "-r", str(LOCK / "build.txt")),
+        (*checked, *(("-r", str(LOCK / "dev.txt")) if dev else ()), "-r", str(LOCK / "run.txt")),
+        ("-r", str(LOCK / "torch.txt"), *(("-r", str(LOCK / "torch-dev.txt")) if dev else ())),
+        ("--no-deps", "--no-build-isolation", "-e", "."),
+    ]
+
+
+def main(dev: bool) -> int:
+    for arguments in steps(dev):
+        status, said = pip(*arguments)
+        if DIFFERS in said:
+            print(f"{said}\nspikeloom: a download is not the file that was tested; nothing of it was installed")
+            return 1
+        if status:
+            reason = (said.splitlines() or ["no reason given"])[-1]
+            print(f"spikeloom: {' '.join(arguments[-2:])} does not fit here ({reason}); installing by pyproject.toml")
+            return subprocess.call(
+                [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "-e", ".[dev]" if dev else "."],
+                cwd=ROOT,
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(dev=sys.argv[1:] == ["dev"]))

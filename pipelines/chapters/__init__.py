@@ -1,1 +1,0 @@
-"""The chapters of `spikeloom demo`, one file each: a function `tell(config, folder) -> Chapter`."""

@@ -1,0 +1,1 @@
+"""The typed shape of every configuration, and chips and GPUs by name."""

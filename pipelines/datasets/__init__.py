@@ -1,0 +1,1 @@
+"""`spikeloom data` by kind of data set: check, describe, convert."""

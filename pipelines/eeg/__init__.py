@@ -1,0 +1,1 @@
+"""Training, evaluation, report and export of models of EEG."""

@@ -1,0 +1,1 @@
+"""An export on disk: program, workload, and the optional NIR and ONNX files."""

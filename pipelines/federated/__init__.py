@@ -1,0 +1,1 @@
+"""Workers of a federated training, in this process or run by Flower."""

@@ -1,0 +1,1 @@
+"""Pages and console tables about runs: training, distillation, pruning, seeds, sweeps."""

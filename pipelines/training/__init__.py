@@ -1,0 +1,1 @@
+"""How every model is trained: fit, Lightning module, callbacks, optimiser, run directory."""

@@ -1,0 +1,1 @@
+"""Spoken words as labelled clips: FSDD, Speech Commands, SHD, SSC, synthetic keywords."""

@@ -1,0 +1,1 @@
+"""From a recording to frames [T, channels]: log-mel, event bins, the cochlea model."""

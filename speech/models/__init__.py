@@ -1,0 +1,1 @@
+"""SpikeSCR, and how a batch becomes class probabilities."""

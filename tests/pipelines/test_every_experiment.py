@@ -1,0 +1,102 @@
+"""Every recipe starts on two processes: a step of training and one of validation, on small files as published."""
+
+import csv
+import os
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from spikeloom.pipelines.cli import main
+from spikeloom.pipelines.commands import data
+from spikeloom.pipelines.config.data import DataConfig
+from tests.pipelines.small_data import write_speech
+from tests.ranks import on_ranks
+from tests.vision.event_files import write_cifar10dvs, write_gestures, write_nmnist
+from tests.vision.test_images import write_mnist, write_picture
+
+EXPERIMENTS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml"))
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def write_arabic(root: Path) -> None:
+    """Noise as three words of five speakers, with the published lists."""
+    words, rng = root / "arabic_speech_commands", np.random.default_rng(0)
+    for split, speakers in (("train", (1, 2, 3)), ("val", (4,)), ("test", (5,))):
+        names = [f"dataset/{word}/{k:08d}_NO_01.wav" for word in ("left", "right", "stop") for k in speakers]
+        for name in names:
+            file = words / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(file, 0.1 * rng.standard_normal(16_000), 16_000)
+        with (words / f"{split}.csv").open("w", newline="") as table:
+            csv.writer(table).writerows([("file", "class"), *((n, n.split("/")[1]) for n in names)])
+
+
+def write_vision(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("mnist", "imagenet", "cifar10", "cifar100"):
+        (root / folder).mkdir(parents=True)
+    for split, n in (("train", 60), ("test", 20)):
+        write_mnist(root / "mnist", split, rng.integers(0, 256, (n, 28, 28)), np.arange(n) % 10)
+    for name, classes, size in (("cifar10", 10, 32), ("cifar100", 100, 32), ("imagenet", 4, 48)):
+        for split, n in (("train", 8), ("test", 2)):
+            for label in range(classes):
+                for i in range(n):
+                    write_picture(root / name / split / f"class{label:03d}" / f"{i}.png", 2 * label + i, size)
+    write_nmnist(root / "nmnist", 4, 2)
+    write_gestures(root / "dvs128", range(1, 6), range(6, 8))
+    write_cifar10dvs(root / "cifar10dvs", CLASSES, 10)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All data sets in small, as $SPIKELOOM_DATA."""
+    made = tmp_path_factory.mktemp("data")
+    write_speech(made)
+    write_arabic(made)
+    write_vision(made)
+    lines = made / "lines.txt"
+    lines.write_text("\n".join(f"Film number {i} by Bôcher - it was good." for i in range(40)), encoding="utf-8")
+    data.run(DataConfig(what="synthesize", dataset="zuco", out=str(made / "zuco"), text=str(lines), subjects=2,
+                        tasks=["SR1", "NR1", "NR2"], sentences=40))  # fmt: skip
+    return made
+
+
+def start(root: str, arguments: Sequence[str]) -> str | None:
+    """What a process refuses with; None where the command ends well."""
+    os.environ["SPIKELOOM_DATA"] = root
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            main(list(arguments))
+    except SystemExit as stop:
+        return said.getvalue()[-300:] if stop.code else None
+    return None
+
+
+def verb(name: str) -> str:
+    return "distill" if name.startswith("kdcl") else "pretrain" if name.startswith("cet_mae") else "train"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_recipe_starts_on_two_processes(name: str, root: Path, tmp_path: Path) -> None:
+    small = [f"run={tmp_path / 'run'}", "trainer.threads=1", "trainer.num_workers=0"]
+    if "zuco" in name and "synthetic" not in name:
+        small.append("features.split.margin=0")  # of forty sentences, no more are left out
+    two = ["trainer=ddp", "trainer.devices=2", "trainer.fast_dev_run=true", "trainer.batch_size=4"]
+    if name.startswith("e2t_ptr"):
+        once = ["trainer.epochs=1", "trainer.batch_size=4", "trainer.limit_train_batches=1.0"]
+        encoder = f"experiment={name.replace('e2t_ptr', 'cet_mae')}"
+        pretrain = ["pretrain", encoder, *once, *small[1:], f"run={tmp_path / 'cet_mae'}"]
+        assert on_ranks(1, start, str(root), pretrain) == [None]
+        two.append(f"pretrained={tmp_path / 'cet_mae'}")
+    if name.startswith("bs_"):  # learns without gradients, in one process
+        (said,) = on_ranks(1, start, str(root), ["train", f"experiment={name}", "trainer.fast_dev_run=true", *small])
+        assert said is not None and "model.kind=stochastic" in said
+        return
+    assert on_ranks(2, start, str(root), [verb(name), f"experiment={name}", *two, *small]) == [None, None]

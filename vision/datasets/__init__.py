@@ -1,0 +1,1 @@
+"""Pictures and event recordings as labelled samples: readers, sources, splits, the frame cache."""

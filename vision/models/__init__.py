@@ -1,0 +1,1 @@
+"""Spiking vision transformers, their parts and published variants, and the baselines."""

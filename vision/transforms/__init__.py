@@ -1,0 +1,1 @@
+"""From a picture or recording to what a network takes: frames, augmentation, mixing."""
