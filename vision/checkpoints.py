@@ -9,7 +9,8 @@ file holds averaged weights (`state_dict_ema`, `model_ema`, `params_ema` …) be
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from spikeloom.accel.common.files import first_few
+from spikeloom.accel.common.files import brief, first_few
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save begin, today's and those before version 1.6
 EMA = ("state_dict_ema", "model_ema", "params_ema", "ema_state_dict", "ema_model", "ema", "model_state_dict_ema")
@@ -73,6 +74,20 @@ def open_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
     if left:
         notes.append(f"{len(left)} counts that are no weights left out ({first_few(left)})")
     return Checkpoint(state=state, described=_description(path, metadata), weights=kind, both=both, notes=tuple(notes))
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of a conversion as one ValueError with the file; sizes in foreign tensors may be of no model at all."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"checkpoint={path}: {error}") from error
+    except (RuntimeError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"checkpoint={path}: its tensors are of no model that can be built ({brief(error)}); give released weights "
+            "as they are"
+        ) from error
 
 
 def _chosen(path: Path, held: Any, weights: str | None) -> tuple[Any, str, bool]:

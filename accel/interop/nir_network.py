@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikeloom.accel.common.files import brief, require_regular
+from spikeloom.accel.common.hdf5 import require_own_data
 from spikeloom.accel.interop.nir import NirError, library
 from spikeloom.accel.interop.roundtrip import Run
 from spikeloom.accel.spiking.functional import LIFParameters, LIFState
@@ -59,9 +60,13 @@ class Defaults:
 
 def read_nir(path: Path, defaults: Defaults | None = None) -> "NirNetwork":
     """Read a NIR file; `defaults` fill what it leaves open. Raises NirError naming file, node and remedy."""
+    import h5py
+
     nir = library()
     try:
         require_regular(path, REMEDY)
+        with h5py.File(path, "r") as file:
+            require_own_data(path, file)
         graph = nir.read(str(path), type_check=False)  # the check forgets the groups of a convolution
     except Exception as error:  # the library and h5py raise whatever a damaged file leads them to
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -76,6 +76,7 @@ class BIDSReading:
 
     def __init__(self, config: BIDSReadingConfig) -> None:
         self.config, self.root = config, Path(config.root)
+        self.how: dict[Path, str] = {}  # recording -> what was done to bring it onto the net, once it was read
         if not self.root.is_dir():
             raise ValueError(f"{self.root} is no folder; {GET}, and give data.root=FOLDER")
         folder = self.root if config.derivative is None else self.root / "derivatives" / config.derivative
@@ -136,12 +137,16 @@ class BIDSReading:
 
     def records(self) -> Iterator[Record]:
         """Every recording on the net, with gaze and sentences."""
-        for recording, paths in self.paths.items():
-            start = 0
-            for path in paths:
-                sentences, fixations = self._events[path]
-                yield self._record(recording, path, sentences, fixations, start)
-                start += len(sentences)
+        for recording in self.paths:
+            yield from self.records_of(recording)
+
+    def records_of(self, recording: Recording) -> Iterator[Record]:
+        """The files of one reader and task."""
+        start = 0
+        for path in self.paths[recording]:
+            sentences, fixations = self._events[path]
+            yield self._record(recording, path, sentences, fixations, start)
+            start += len(sentences)
 
     def _record(
         self, recording: Recording, path: Path, sentences: list[_Event], fixations: list[_Event], start: int
@@ -149,7 +154,7 @@ class BIDSReading:
         config = self.config
         rename = None if config.rename is None else read_renames(Path(config.rename))
         net = onto_net(read_recording(path), str(path), config.cap, unit=config.unit, rename=rename)
-        n = net.eeg_uv.shape[1]
+        self.how[path], n = net.how, net.eeg_uv.shape[1]
         shown, first, samples, x_px = [], [], [], []
         for index, sentence in enumerate(sentences, start):
             on, off = _samples(sentence, n)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 HIGH_PASS_HZ = 0.5  # of ZuCo's own preprocessing; without it drift alone is an artefact
 HIGHEST_HZ = 49.5  # upper edge of the highest band
+BLOCK = 1 << 16  # samples of every channel that are read at once where all are only looked at
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +108,15 @@ def read_recording(path: Path) -> "mne.io.BaseRaw":
     check_header(path)
     with _named(str(path), "export it again, or as EDF"):
         return reader(path, preload=False, verbose="error")
+
+
+def not_finite(raw: "mne.io.BaseRaw", name: str) -> int:
+    """Channels of a recording in which NaN or infinity stands somewhere; every sample is read. Raises ValueError."""
+    wrong = np.zeros(len(raw.ch_names), dtype=bool)
+    with _named(name, "export it again"):
+        for start in range(0, raw.n_times, BLOCK):
+            wrong |= ~np.isfinite(raw.get_data(start=start, stop=min(start + BLOCK, raw.n_times))).all(axis=1)
+    return int(wrong.sum())
 
 
 @contextmanager

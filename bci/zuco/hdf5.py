@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikeloom.accel.common.hdf5 import REMEDY, inside, is_own
 from spikeloom.bci.zuco.matlab5 import EMPTY, UnknownContent, Value
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def rows(
             if variable not in file:
                 held = ", ".join(name for name in file if not name.startswith("#")) or "nothing"
                 raise UnknownContent(f"{path} holds {held}, no {variable}; use a file results<SUBJECT>_<TASK>.mat")
-            group = file[variable]
+            group = _named(file, variable)
             if not isinstance(group, h5py.Group):
                 raise UnknownContent(f"{path}: {variable} is no struct array; use a file as published")
             yield from _Walk(file, wanted, shape_only).elements(group.id)
@@ -68,11 +69,18 @@ def variable(path: Path, name: str) -> Value:
         with h5py.File(path, "r") as file:
             if name not in file:
                 raise UnknownContent(f"{path} holds no {name}; use a file as published")
-            return _Walk(file, Everything(), ()).value(file[name].id, name)
+            return _Walk(file, Everything(), ()).value(_named(file, name).id, name)
     except UnknownContent:
         raise
     except DAMAGE as error:
         raise ValueError(f"{path} is damaged ({_cause(error)}); copy it again") from error
+
+
+def _named(file: "h5py.File", name: str) -> Any:
+    """A variable of the file. Raises KeyError for one that lies in another file."""
+    if not inside(file.id.links.get_info(name.encode())):
+        raise KeyError(f"{name} lies in another file; {REMEDY}")
+    return file[name]
 
 
 def _cause(error: BaseException) -> str:
@@ -93,6 +101,8 @@ class _Walk:
         names = [name.decode() for name in group]
         if not names:
             return
+        if elsewhere := [name for name in names if not inside(group.links.get_info(name.encode()))]:
+            raise KeyError(f"{elsewhere[0]} lies in another file; {REMEDY}")
         fields = {name: self.h5.h5o.open(group, name.encode()) for name in names}
         # A struct array has references in every field and says nothing of their class; of a single struct, some field
         # is no reference, or all are cells.
@@ -116,6 +126,8 @@ class _Walk:
         h5s, h5t = self.h5.h5s, self.h5.h5t
         if not isinstance(node, self.h5.h5d.DatasetID):
             return list(self.elements(node))
+        if not is_own(node):
+            raise KeyError(f"field {name} lies in another file; {REMEDY}")
         shape = node.shape
         if len(shape) != 2 or 0 in shape:  # the dimensions of an empty array, not its content
             return EMPTY
@@ -141,6 +153,8 @@ def _references(node: Any) -> Any:
     """Every reference of a dataset, in a flat array."""
     import h5py
 
+    if not is_own(node):
+        raise KeyError(f"references lie in another file; {REMEDY}")
     found = np.empty(node.shape, dtype=h5py.ref_dtype)
     node.read(h5py.h5s.ALL, h5py.h5s.ALL, found)
     return found.ravel()

@@ -22,7 +22,7 @@ from spikeloom.pipelines.training.run_dir import TrainedModel, save_config, save
 from spikeloom.pipelines.training.runtime import set_up
 from spikeloom.pipelines.training.scoring import numbered
 from spikeloom.speech.models.released import is_spikcommander
-from spikeloom.vision.checkpoints import Checkpoint, open_checkpoint
+from spikeloom.vision.checkpoints import Checkpoint, naming, open_checkpoint
 from spikeloom.vision.convert import Converted, convert
 from spikeloom.vision.convert_resnet import ResNetSizes, convert_resnet, is_resnet
 from spikeloom.vision.datasets.event_sets import GESTURES, Cifar10DvsConfig, EventFilesConfig, GestureConfig
@@ -61,10 +61,12 @@ def run(config: ConvertConfig) -> None:
         log.info("-> %s", out / "model")
         return
     if is_resnet(held.state):
-        resnet, sizes = convert_resnet(held.state, T=config.T, connect=config.connect)
+        with naming(path):
+            resnet, sizes = convert_resnet(held.state, T=config.T, connect=config.connect)
         write(config, held, resnet, sizes, config.network or sizes.scheme, {})
         return
-    found = convert(held.state, held.described, name=config.network, heads=config.heads, tau=config.tau, T=config.T)
+    with naming(path):
+        found = convert(held.state, held.described, name=config.network, heads=config.heads, tau=config.tau, T=config.T)
     name = config.network or held.described.get("model") or found.sizes.scheme
     write(config, held, found.model, found.sizes, name, {
         "heads": heads(found), "tau": tau(found), "dropped": list(found.dropped),
@@ -78,8 +80,9 @@ def write(config: ConvertConfig, held: Checkpoint, model: Any, sizes: Any, name:
     if isinstance(model, SpikingResNet) and sizes.stem == "small":
         layout = "cifar"
     shown = held.described.get("img_size", INPUT[layout][1])
-    size = int(shown if isinstance(shown, int) else shown[0])
-    features = front_end(layout, sizes, model.T, size)
+    with naming(path):
+        size = int(shown if isinstance(shown, int) else shown[0])
+        features = front_end(layout, sizes, model.T, size)
     if isinstance(features, PixelsConfig):  # released CIFAR-100 weights were trained with the numbers of CIFAR-10
         model.pretrained_cfg |= {"mean": features.mean, "std": features.std}
     model.pretrained_cfg["input_size"] = [sizes.in_chans, size, size]

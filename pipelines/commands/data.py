@@ -22,7 +22,7 @@ from spikeloom.accel.common.changes import changes
 from spikeloom.accel.common.report import Section, render
 from spikeloom.pipelines.config.data import DataConfig
 from spikeloom.pipelines.config.files import groups
-from spikeloom.pipelines.config.groups import package_of
+from spikeloom.pipelines.config.groups import kind_of, package_of
 from spikeloom.pipelines.config.mistakes import explain
 from spikeloom.pipelines.datasets import fetch
 from spikeloom.pipelines.training.runtime import set_up, watch
@@ -36,12 +36,13 @@ from spikeloom.speech.features.event_bins import EventBinsConfig
 from spikeloom.speech.features.log_mel import LogMelConfig
 
 log = logging.getLogger("spikeloom")
-# dataset -> module with check and describe
+# module with check and describe: of names, which need no configuration of a training (`eeg` has none), and of kinds
 EEG = {
     "zuco": "spikeloom.pipelines.datasets.zuco",
     "synthetic_zuco": "spikeloom.pipelines.datasets.zuco",
     "eeg": "spikeloom.pipelines.datasets.eeg",
 }
+EEG_KINDS = {"zuco": EEG["zuco"], "bids_reading": "spikeloom.pipelines.datasets.reading"}
 CHECKSUMS = {**heidelberg.CHECKSUMS, **commands.CHECKSUMS}
 MEASURED_CLIPS = 1000  # of a split, evenly spaced: enough for the distribution of their lengths
 
@@ -111,6 +112,9 @@ def check(config: DataConfig) -> None:
         import_module(EEG[config.dataset]).check(config)
         return
     source = source_of(config)
+    if package_of(source) == "bci":
+        import_module(EEG_KINDS[kind_of("data", source)]).check(config, source)
+        return
     if package_of(source) == "vision":
         from spikeloom.pipelines.datasets import vision as vision_data
 
@@ -202,6 +206,9 @@ def describe(config: DataConfig) -> None:
         import_module(EEG[config.dataset]).describe(config)
         return
     source = source_of(config)
+    if package_of(source) == "bci":
+        import_module(EEG_KINDS[kind_of("data", source)]).describe(config, source)
+        return
     if package_of(source) == "vision":
         from spikeloom.pipelines.datasets import vision as vision_data
 

@@ -16,7 +16,7 @@ from spikeloom.accel.common.files import whole
 from spikeloom.bci.raw.channels import read_renames
 from spikeloom.bci.raw.clock import fit_clock, same_triggers
 from spikeloom.bci.raw.eyelink import EyeLink, gaze_of, read_eyelink
-from spikeloom.bci.raw.recordings import NetEEG, find_recordings, onto_net, read_recording, windows_of
+from spikeloom.bci.raw.recordings import NetEEG, find_recordings, not_finite, onto_net, read_recording, windows_of
 from spikeloom.bci.raw.sentences import SHORTEST
 from spikeloom.bci.reports import charts as figures
 from spikeloom.bci.reports.page import write_report
@@ -60,8 +60,10 @@ def in_one_line(file: Path, config: DataConfig) -> str:
     if file.suffix.lower() == ".asc":
         gaze = read_eyelink(file)
         seconds = np.ptp(gaze.samples[:, 0]) / 1000
+        closed = int((~np.isfinite(gaze.samples)).any(axis=1).sum())
         return (
-            f"gaze of the eye {gaze.eye} at {gaze.rate_hz:g} Hz, {len(gaze.samples):,} samples over {seconds:.1f} s, "
+            f"gaze of the eye {gaze.eye} at {gaze.rate_hz:g} Hz, {len(gaze.samples):,} samples over {seconds:.1f} s "
+            f"({closed:,} of them without a value), "
             f"{len(gaze.fixations)} fixations, {gaze.n_saccades} saccades, {gaze.n_blinks} blinks, "
             f"{len(gaze.triggers)} triggers, {len(gaze.messages)} messages" + "".join(f"; {n}" for n in gaze.notes)
         )
@@ -73,6 +75,8 @@ def in_one_line(file: Path, config: DataConfig) -> str:
     except ValueError as error:
         if "electrodes with a known place" not in str(error):
             raise
+        wrong = not_finite(raw, str(file))
+        has += f", {wrong} channels with NaN or infinity" if wrong else ""
         return f"{has}; not onto the net: {' '.join(str(error).split())}"
     return f"{has}; onto the net: {net.how}; mean |EEG| {np.abs(net.eeg_uv).mean():.1f} uV"
 

@@ -2,12 +2,14 @@
 once, and print what is whole, missing, rejected and dropped; FILE gets the whole quality table.
 `spikeloom data describe dataset=zuco root=FOLDER out=FILE.html`: the same as a page with rates, spectrum and maps.
 
-FOLDER is the download as published, under any folder names, or what `spikeloom data synthesize` wrote."""
+FOLDER is the download as published, under any folder names, or what `spikeloom data synthesize` wrote. Of
+dataset=zuco_3_tasks and its like, only the files of those tasks are read."""
 
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from spikeloom.bci.zuco.quality import quality_table, write_quality
 from spikeloom.bci.zuco.reader import file_format, find_files, read_sentences, recording_of
 from spikeloom.bci.zuco.records import BLOCKS, Sentence
 from spikeloom.bci.zuco.samples import SamplesConfig
+from spikeloom.bci.zuco.source import ZuCoConfig
 from spikeloom.bci.zuco.splits import SPLITS, Row, Split, SplitConfig, row_of
 from spikeloom.bci.zuco.summary import summarise
 from spikeloom.pipelines.config.data import DataConfig
@@ -50,10 +53,15 @@ def token_counter() -> Callable[[str], int] | None:
     return lambda text: len(tokenizer.bpe.encode(text, add_special_tokens=False).ids) + 2
 
 
-def check(config: DataConfig) -> None:
+def files_of(root: Path, source: ZuCoConfig | None) -> list[Path]:
+    """The result files below a folder; those of some tasks and readers where a source of a training chooses them."""
+    return find_files(root) if source is None else list(replace(source, root=str(root)).build().paths.values())
+
+
+def check(config: DataConfig, source: ZuCoConfig | None = None) -> None:
     """Exits with 1 after one line for each problem."""
     root, out = root_of(config), Path(config.out)
-    files, samples, count_tokens = find_files(root), SamplesConfig().build(), token_counter()
+    files, samples, count_tokens = files_of(root, source), SamplesConfig().build(), token_counter()
     table: list[dict[str, Any]] = []
     problems = []
     print(f"zuco in {root}")
@@ -107,10 +115,10 @@ def print_totals(table: list[dict[str, Any]]) -> None:
             print(f"    {total:11,d}  {name:28s} {meaning}")
 
 
-def describe(config: DataConfig) -> None:
+def describe(config: DataConfig, source: ZuCoConfig | None = None) -> None:
     """Write the page."""
     root, out = root_of(config), Path(config.out)
-    files = find_files(root)
+    files = files_of(root, source)
     rows: list[Row] = []
 
     def sentences() -> Iterator[Sentence]:

@@ -15,6 +15,7 @@ from spikeloom.bci.models.released import Released, convert, describe_left
 from spikeloom.bci.zuco.source import ZuCoConfig
 from spikeloom.pipelines.config.train import TrainConfig
 from spikeloom.pipelines.training.run_dir import TrainedModel, save_config, save_model
+from spikeloom.vision.checkpoints import naming
 
 TASKS = ["SR1", "NR1", "NR2"]  # of the released pre-training
 
@@ -27,10 +28,8 @@ def write(
     tokenizer: folder of the tokenizer the weights were trained with. pretrained: of a decoder, the run of the CET-MAE
     it inherits from, from which `evaluate` trains its controls. Raises ValueError, with the file, for other weights.
     """
-    try:
+    with naming(checkpoint):
         found = convert(state)
-    except ValueError as error:
-        raise ValueError(f"{checkpoint}: {error}") from error
     folder = tokenizer or f"{os.environ.get('SPIKELOOM_DATA', 'data')}/tokenizer/bart"
     text = load_tokenizer(Path(folder))
     model = found.model

@@ -19,6 +19,7 @@ from spikeloom.speech.features.event_bins import EventBinsConfig
 from spikeloom.speech.features.log_mel import LogMelConfig
 from spikeloom.speech.models.released import convert
 from spikeloom.speech.spike_augmentation import SpikeAugmentationConfig
+from spikeloom.vision.checkpoints import naming
 
 
 def write(
@@ -28,10 +29,8 @@ def write(
 
     Raises ValueError, with the file, for weights that are of no SpikCommander.
     """
-    try:
+    with naming(checkpoint):
         model = convert(state)
-    except ValueError as error:
-        raise ValueError(f"{checkpoint}: {error}") from error
     form = model.config.form
     root = os.environ.get("SPIKELOOM_DATA", "data")
     sources: dict[str, Any] = {

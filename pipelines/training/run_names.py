@@ -8,6 +8,7 @@ Only a name that begins with hf:// is looked up on the Hub, and only the files o
 is code or a pickle.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeloom.accel.common.files import whole
+from spikeloom.accel.spiking.kernels.compiler import cache_dir
 
 __all__ = ["BUILTIN", "HUB", "builtin_names", "find_run", "name_runs", "run_to_write"]
 
@@ -115,6 +117,11 @@ def _from_hub(name: str) -> Path:
             match["repo"], revision=match["revision"], allow_patterns=[*MODEL_FILES, *RUN_FILES]
         )
     except (HTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC):
+            raise ValueError(
+                f"{name} cannot be kept in {error.filename} ({error.strerror}); set HF_HOME to a folder that can be "
+                "written"
+            ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{name} cannot be fetched ({reason}); check the name, the revision and the connection, and log in with "
@@ -123,12 +130,17 @@ def _from_hub(name: str) -> Path:
     snapshot = Path(fetched)
     if missing := [file for file in MODEL_FILES[:3] if not (snapshot / file).is_file()]:
         raise ValueError(f"{name} is not a model of spikeloom (no {missing[0]}); give one that `spikeloom push` wrote")
-    home = os.environ.get("SPIKELOOM_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "spikeloom")
-    target = Path(home).expanduser() / "hub" / match["repo"].replace("/", "--") / snapshot.name[:12]
+    target = cache_dir() / "hub" / match["repo"].replace("/", "--") / snapshot.name[:12]
     if not target.is_dir():
-        with whole(target) as partial:
-            (partial / "model").mkdir(parents=True)
-            for file in (*MODEL_FILES, *RUN_FILES):
-                if (snapshot / file).is_file():
-                    shutil.copyfile(snapshot / file, partial / ("model" if file in MODEL_FILES else "") / file)
+        try:
+            with whole(target) as partial:
+                (partial / "model").mkdir(parents=True)
+                for file in (*MODEL_FILES, *RUN_FILES):
+                    if (snapshot / file).is_file():
+                        shutil.copyfile(snapshot / file, partial / ("model" if file in MODEL_FILES else "") / file)
+        except OSError as error:
+            raise ValueError(
+                f"{name}: {target} cannot be written ({error.strerror or error}); set SPIKELOOM_CACHE to a folder that "
+                "can"
+            ) from error
     return target

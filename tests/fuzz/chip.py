@@ -29,8 +29,8 @@ from spikeloom.pipelines.export.user_model import read_inputs
 from spikeloom.pipelines.training.stochastic import with_device
 from tests.accel.interop.networks import everything, exported
 from tests.accel.trainer.networks import small_network
-from tests.fuzz.parser import Parser
-from tests.fuzz.vision import files, npy, npz, only_file
+from tests.fuzz.parser import OneFile, Parser, files, of_one_file
+from tests.fuzz.vision import npy, npz
 
 CHIP = load_chip("neuromc")
 
@@ -43,8 +43,8 @@ def chips() -> list[bytes]:
     return [*preset("chips", "neuromc", "cacti28"), b"base: neuromc.yaml\nname: mine\n"]
 
 
-def read_workload(folder: Path) -> Any:
-    return simulate(Workload.from_json(only_file(folder)), CHIP)
+def read_workload(path: Path) -> Any:
+    return simulate(Workload.from_json(path), CHIP)
 
 
 def is_priced(result: Any) -> None:
@@ -69,8 +69,8 @@ def nir_files(folder: Path) -> None:
     write_nir(exported(model, x), (x,), folder / "0" / "a.nir", dt_s=1e-3)
 
 
-def run_nir(folder: Path) -> Any:
-    network = read_nir(folder / "a.nir")
+def run_nir(path: Path) -> Any:
+    network = read_nir(path)
     with torch.no_grad():
         return network(torch.ones(2, 1, 2, 8, 8))
 
@@ -160,8 +160,8 @@ TRACE = "device,direction,conductance_siemens\n" + "".join(
 )
 
 
-def read_device(folder: Path) -> StochasticConfig:
-    return with_device(StochasticConfig(hidden=[5], weights=str(only_file(folder))))
+def read_device(path: Path) -> StochasticConfig:
+    return with_device(StochasticConfig(hidden=[5], weights=str(path)))
 
 
 def is_trace(result: PulseTrace) -> None:
@@ -169,98 +169,51 @@ def is_trace(result: PulseTrace) -> None:
     assert set(result.way.tolist()) <= {-1, 1} and np.isfinite(result.before).all() and np.isfinite(result.after).all()
 
 
+STOCHASTIC_FILES = "accel/learning/stochastic/files.py"
+ONE_FILE: tuple[OneFile, ...] = (
+    ("pulse_trace", files("a.csv", lambda: [TRACE.encode()]), read_trace, is_trace,
+     ("accel/learning/stochastic/device_fit.py:_readings",)),
+    ("device_yaml", files("a.yaml", lambda: [yaml.safe_dump(asdict(device)).encode() for device in DEVICES.values()]),
+     read_device, None, ("pipelines/training/stochastic.py:with_device",)),
+    ("workload_json", files("w.json", lambda: [json.dumps(asdict(small_network())).encode()]), read_workload, is_priced,
+     ("accel/trainer/workload.py:from_json",)),
+    ("chip_yaml", files("chip.yaml", chips), lambda path: load_chip(str(path)), None,
+     ("accel/trainer/chip/document.py:read_document",)),
+    ("gpu_yaml", files("gpu.yaml", lambda: preset("gpus", "a100_40gb")), lambda path: load_gpu(str(path)), None,
+     ("accel/common/files.py:read_yaml", "accel/common/files.py:parse_yaml",
+      "accel/trainer/baseline/gpu.py:from_yaml")),
+    ("energy_yaml", files("e.yaml", lambda: preset("constants", "stochastic")), EnergyConstants.from_yaml, None,
+     ("accel/learning/stochastic/energy.py:from_yaml",)),
+    ("nsight_csv", files("c.csv", counters), read_counters, lambda result: is_amount(result.dram_bytes),
+     ("accel/trainer/baseline/nsight.py:_rows", "accel/trainer/baseline/nsight.py:read_counters")),
+    ("layer_energies_csv", files("o.csv", layer_energies), lambda path: oracle_rows(path, CHIP), is_rows,
+     ("accel/trainer/conformance.py:oracle_rows",)),
+    ("nir", nir_files, run_nir, None, ("accel/interop/nir_network.py:read_nir",)),
+    ("onnx_run", onnx_files, OnnxRunner, None, ("accel/interop/onnx.py:__init__",)),
+    ("onnx_shapes", onnx_shapes, lambda path: onnx_workload(path, shapes="4x3x8x8", axes="BCHW"), None,
+     ("accel/interop/onnx_shapes.py:_read",)),
+    ("exported_program", program, load_program, None, ("accel/export/program.py:load_program",)),
+    *(
+        (f"inputs_{ending}", files(f"a.{ending}", made), lambda path: read_inputs(str(path), None), None,
+         ("pipelines/export/user_model.py:_read_arrays",))
+        for ending, made in (("npy", lambda: npy()[1:]), ("npz", npz))
+    ),
+)  # fmt: skip
 PARSERS = [
-    Parser(
-        name="pulse_trace",
-        write=files("a.csv", lambda: [TRACE.encode()]),
-        read=lambda f: read_trace(only_file(f)),
-        promise=is_trace,
-        covers=("accel/learning/stochastic/device_fit.py:_readings",),
-    ),
-    Parser(
-        name="device_yaml",
-        write=files("a.yaml", lambda: [yaml.safe_dump(asdict(device)).encode() for device in DEVICES.values()]),
-        read=read_device,
-        covers=("pipelines/training/stochastic.py:with_device",),
-    ),
-    Parser(
-        name="workload_json",
-        read=read_workload,
-        promise=is_priced,
-        covers=("accel/trainer/workload.py:from_json",),
-        write=files("w.json", lambda: [json.dumps(asdict(small_network())).encode()]),
-    ),
-    Parser(
-        name="chip_yaml",
-        write=files("chip.yaml", chips),
-        read=lambda f: load_chip(str(only_file(f))),
-        covers=("accel/trainer/chip/document.py:read_document",),
-    ),
-    Parser(
-        name="gpu_yaml",
-        write=files("gpu.yaml", lambda: preset("gpus", "a100_40gb")),
-        read=lambda f: load_gpu(str(only_file(f))),
-        covers=(
-            "accel/common/files.py:read_yaml",
-            "accel/common/files.py:parse_yaml",
-            "accel/trainer/baseline/gpu.py:from_yaml",
-        ),
-    ),
-    Parser(
-        name="energy_yaml",
-        write=files("e.yaml", lambda: preset("constants", "stochastic")),
-        read=lambda f: EnergyConstants.from_yaml(only_file(f)),
-        covers=("accel/learning/stochastic/energy.py:from_yaml",),
-    ),
-    Parser(
-        name="nsight_csv",
-        write=files("c.csv", counters),
-        read=lambda f: read_counters(only_file(f)),
-        promise=lambda r: is_amount(r.dram_bytes),
-        covers=(
-            "accel/trainer/baseline/nsight.py:_rows",
-            "accel/trainer/baseline/nsight.py:read_counters",
-        ),
-    ),
-    Parser(
-        name="layer_energies_csv",
-        write=files("o.csv", layer_energies),
-        read=lambda f: oracle_rows(only_file(f), CHIP),
-        promise=is_rows,
-        covers=("accel/trainer/conformance.py:oracle_rows",),
-    ),
-    Parser(name="nir", write=nir_files, read=run_nir, covers=("accel/interop/nir_network.py:read_nir",)),
-    Parser(
-        name="onnx_run",
-        write=onnx_files,
-        read=lambda f: OnnxRunner(only_file(f)),
-        covers=("accel/interop/onnx.py:__init__",),
-    ),
-    Parser(
-        name="onnx_shapes",
-        write=onnx_shapes,
-        covers=("accel/interop/onnx_shapes.py:_read",),
-        read=lambda f: onnx_workload(only_file(f), shapes="4x3x8x8", axes="BCHW"),
-    ),
-    Parser(
-        name="exported_program",
-        write=program,
-        read=lambda f: load_program(only_file(f)),
-        covers=("accel/export/program.py:load_program",),
-    ),
+    *of_one_file(ONE_FILE),
     Parser(
         name="stochastic_network",
         write=stochastic_network,
         read=load_network,
         promise=is_finite_network,
-        covers=("accel/learning/stochastic/files.py:load_network",),
+        covers=(f"{STOCHASTIC_FILES}:load_network",),
     ),
     Parser(
         name="stochastic_checkpoint",
         write=stochastic_checkpoint,
         read=read_stochastic_checkpoint,
         promise=is_history,
-        covers=("accel/learning/stochastic/files.py:load_checkpoint",),
+        covers=(f"{STOCHASTIC_FILES}:load_checkpoint",),
     ),
     Parser(
         name="stochastic_metrics",
@@ -268,14 +221,5 @@ PARSERS = [
         promise=is_amount,
         write=files("metrics.csv", lambda: [b"epoch,pulses_up,pulses_down,steps\n1,5,6,10\n2,1,2,10\n"]),
         covers=("pipelines/export/stochastic.py:counted_pulses",),
-    ),
-    *(
-        Parser(
-            name=f"inputs_{ending}",
-            write=files(f"a.{ending}", made),
-            read=lambda f: read_inputs(str(only_file(f)), None),
-            covers=("pipelines/export/user_model.py:_read_arrays",),
-        )
-        for ending, made in (("npy", lambda: npy()[1:]), ("npz", npz))
     ),
 ]

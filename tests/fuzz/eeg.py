@@ -12,9 +12,8 @@ from spikeloom.bci.raw.channels import read_renames
 from spikeloom.bci.raw.eyelink import read_eyelink
 from spikeloom.bci.raw.recordings import onto_net, read_recording
 from spikeloom.bci.streaming.decoder import spans_beside
-from tests.fuzz.parser import Parser
+from tests.fuzz.parser import OneFile, Parser, of_one_file
 from tests.fuzz.texts import LINES
-from tests.fuzz.vision import only_file
 
 
 def noise(n_samples: int = 300, rate_hz: float = 100.0) -> Any:
@@ -123,37 +122,28 @@ def are_spans(result: Any) -> None:
         assert 0 <= span.on < span.off and span.fixations.shape[1] == 2
 
 
-RECORDING = ("bci/raw/recordings.py:read_recording",)
+ONE_FILE: tuple[OneFile, ...] = (
+    ("eyelink", gaze_text, read_eyelink, is_gaze, ("bci/raw/eyelink.py:read_eyelink",)),
+    ("renames", renames, read_renames, None, ("bci/raw/channels.py:read_renames",)),
+)  # fmt: skip
+RECORDINGS = (
+    ("fif", fif, ("bci/raw/headers.py:_fif",)),
+    ("edf", exported(".edf", "edf"), ("bci/raw/headers.py:_edf",)),
+    ("bdf", bdf, ("bci/raw/headers.py:_edf",)),
+    ("brainvision", exported(".vhdr", "brainvision"), ("bci/raw/headers.py:_brainvision",)),
+    ("eeglab", exported(".set", "eeglab"), ("bci/raw/headers.py:_eeglab", "bci/zuco/matlab5.py:check")),
+)
 PARSERS = [
-    Parser(name="fif", write=fif, read=read_eeg, promise=is_net, covers=("bci/raw/headers.py:_fif", *RECORDING)),
-    Parser(
-        name="edf",
-        write=exported(".edf", "edf"),
-        read=read_eeg,
-        promise=is_net,
-        covers=("bci/raw/headers.py:_edf", *RECORDING),
-    ),
-    Parser(name="bdf", write=bdf, read=read_eeg, promise=is_net, covers=("bci/raw/headers.py:_edf", *RECORDING)),
-    Parser(
-        name="brainvision",
-        write=exported(".vhdr", "brainvision"),
-        read=read_eeg,
-        promise=is_net,
-        covers=("bci/raw/headers.py:_brainvision", *RECORDING),
-    ),
-    Parser(
-        name="eeglab",
-        write=exported(".set", "eeglab"),
-        read=read_eeg,
-        promise=is_net,
-        covers=("bci/raw/headers.py:_eeglab", "bci/zuco/matlab5.py:check", *RECORDING),
-    ),
-    Parser(
-        name="eyelink",
-        write=gaze_text,
-        read=lambda f: read_eyelink(only_file(f)),
-        promise=is_gaze,
-        covers=("bci/raw/eyelink.py:read_eyelink",),
+    *of_one_file(ONE_FILE),
+    *(
+        Parser(
+            name=name,
+            write=write,
+            read=read_eeg,
+            promise=is_net,
+            covers=("bci/raw/recordings.py:read_recording", *covers),
+        )
+        for name, write, covers in RECORDINGS
     ),
     Parser(
         name="bids_events",
@@ -175,11 +165,5 @@ PARSERS = [
         promise=are_spans,
         mutates=(".tsv",),
         covers=("bci/streaming/decoder.py:spans_beside",),
-    ),
-    Parser(
-        name="renames",
-        read=lambda f: read_renames(only_file(f)),
-        covers=("bci/raw/channels.py:read_renames",),
-        write=renames,
     ),
 ]

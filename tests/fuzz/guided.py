@@ -17,8 +17,10 @@ from pathlib import Path
 def main(name: str, seconds: int, found: Path) -> None:
     import atheris
 
-    below = ("accel.trainer", "accel.learning", "accel.interop", "accel.common", "bci.raw", "bci.zuco",
-             "bci.evaluation", "speech.datasets", "vision.datasets", "vision.checkpoints")  # fmt: skip
+    below = ("accel.trainer", "accel.learning", "accel.interop", "accel.common", "bci.raw", "bci.zuco", "bci.data",
+             "bci.evaluation", "bci.models.released", "speech.datasets", "speech.models.released", "vision.datasets",
+             "vision.checkpoints", "vision.convert", "vision.convert_resnet", "pipelines.datasets", "pipelines.config",
+             "pipelines.reports", "pipelines.training.run_dir")  # fmt: skip
     packages = [f"spikeloom.{name}" for name in below]
     with atheris.instrument_imports(include=packages), contextlib.redirect_stderr(io.StringIO()):
         from tests.fuzz import batch

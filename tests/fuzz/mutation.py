@@ -268,13 +268,53 @@ def changed_zip(draw: random.Random, content: bytes) -> bytes:
 
 
 def changed_safetensors(draw: random.Random, content: bytes) -> bytes:
-    """The header as JSON, its length brought up to date."""
+    """A whole file with other tensors; or the header as JSON, its length brought up to date."""
+    if draw.random() < 0.4:
+        return changed_tensors(draw, content)
     (n,) = struct.unpack_from("<Q", content)
     header, data = content[8 : 8 + n], content[8 + n :]
     if draw.random() < 0.2:
         return content[: 8 + n] + changed_bytes(draw, data)
     header = changed_json(draw, header)
     return struct.pack("<Q", len(header)) + header + data
+
+
+def changed_tensors(draw: random.Random, content: bytes) -> bytes:
+    """One tensor left out, renamed, doubled, or of another shape, type or value; the file itself stays whole."""
+    import numpy as np
+    from safetensors.numpy import load, save
+
+    (n,) = struct.unpack_from("<Q", content)
+    metadata = json.loads(content[8 : 8 + n]).get("__metadata__")
+    held = load(content)
+    name = draw.choice(sorted(held))
+    tensor, how = held[name], draw.randrange(8)
+    if how == 0:
+        del held[name]
+    elif how == 1:
+        held[draw.choice(TEXTS)] = held.pop(name)
+    elif how == 2:
+        pieces = name.split(".")
+        at = draw.randrange(len(pieces))
+        pieces[at] = draw.choice(("0", "1", "7", "999999999", "-1", "x", *pieces))
+        held[".".join(pieces)] = tensor
+    elif how == 3:
+        held[name] = held[draw.choice(sorted(held))]
+    elif how == 4:
+        held[name] = draw.choice((tensor.reshape(-1), tensor[..., None], tensor.T, tensor.ravel()[:1].reshape(())))
+    elif how == 5:
+        shape = list(tensor.shape) or [1]
+        shape[draw.randrange(len(shape))] = draw.choice((0, 1, 2, 3, 5, 64))
+        held[name] = np.resize(tensor, shape) if tensor.size else np.zeros(shape, tensor.dtype)
+    elif how == 6:
+        held[name] = tensor.astype(draw.choice(("f2", "f8", "i8", "u1", "?")))
+    elif tensor.size and tensor.ndim:
+        tensor = tensor.copy()
+        with np.errstate(all="ignore"):
+            value = np.array(draw.choice((0, -1, np.nan, np.inf, 1e38, 2**40)))
+            tensor.reshape(-1)[draw.randrange(tensor.size)] = value.astype(tensor.dtype)
+        held[name] = tensor
+    return save({key: value.copy() for key, value in held.items()}, metadata)
 
 
 def changed_matlab(draw: random.Random, content: bytes) -> bytes:

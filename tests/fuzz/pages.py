@@ -17,8 +17,7 @@ from spikeloom.pipelines.datasets.unpack import Unpacked, unpack
 from spikeloom.pipelines.reports.comparison import ComparedRun, read_run, results, settings
 from spikeloom.pipelines.reports.distillation import AVERAGED
 from spikeloom.pipelines.training.run_dir import finished
-from tests.fuzz.parser import Parser
-from tests.fuzz.vision import only_file
+from tests.fuzz.parser import Parser, only_file
 from tests.pipelines.test_pages import finished as finished_run
 
 CURRICULUM = {

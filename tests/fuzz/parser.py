@@ -1,7 +1,7 @@
 """One reader of foreign files, and what is right of it: the result it promises, or one line that names the file."""
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,40 @@ class Parser:
     promise: Callable[[Any], None] = lambda result: None
     mutates: tuple[str, ...] = ()
     formats: Mapping[str, str] | None = None
+
+
+OneFile = tuple[str, Callable[[Path], None], Callable[[Path], Any], Callable[[Any], None] | None, tuple[str, ...]]
+
+
+def of_one_file(rows: Sequence[OneFile]) -> list[Parser]:
+    """Parsers of the one file of a case: name, `write`, what reads the file by its path, `promise`, `covers`."""
+    return [
+        Parser(
+            name=name,
+            write=write,
+            read=lambda folder, read=read: read(only_file(folder)),  # type: ignore[misc]
+            promise=promise or (lambda result: None),
+            covers=covers,
+        )
+        for name, write, read, promise, covers in rows
+    ]
+
+
+def only_file(folder: Path) -> Path:
+    """The one file of a case, whatever its ending, or what lies in its place."""
+    places = sorted(folder.rglob("*"))
+    return next((place for place in places if not place.is_dir()), places[-1])
+
+
+def files(name: str, contents: Callable[[], Sequence[bytes]]) -> Callable[[Path], None]:
+    """Cases of one file each."""
+
+    def write(folder: Path) -> None:
+        for i, content in enumerate(contents()):
+            (folder / str(i)).mkdir()
+            (folder / str(i) / name).write_bytes(content)
+
+    return write
 
 
 @dataclass(frozen=True, kw_only=True)

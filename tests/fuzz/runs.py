@@ -24,8 +24,7 @@ from spikeloom.pipelines.training.run_dir import history, load_config
 from spikeloom.pipelines.training.stochastic import print_variants
 from spikeloom.vision.models.variants import _load
 from tests import public_runs
-from tests.fuzz.parser import Parser
-from tests.fuzz.vision import files, only_file
+from tests.fuzz.parser import OneFile, Parser, files, of_one_file
 
 RUNS: dict[str, Callable[[Path], Path]] = {
     name: getattr(public_runs, name) for name in ("digits", "events", "words", "spikes", "decoder", "stochastic")
@@ -180,7 +179,38 @@ def read_own_weights(folder: Path) -> torch.nn.Module:
     return model
 
 
+ONE_FILE: tuple[OneFile, ...] = (
+    ("checkpoint", checkpoints, lambda path: read_checkpoint(path, "train again"), None,
+     ("pipelines/training/checkpoints.py:read_checkpoint",)),
+    ("inherited_weights", weights, weights_of, None, ("pipelines/training/inherit.py:weights_of",)),
+    ("curriculum_json", curricula, read_curriculum, None,
+     ("accel/common/files.py:read_object", "accel/common/files.py:read_json",
+      "pipelines/reports/distillation.py:read_curriculum")),
+    ("control_json", controls, read_decodings, None, ("pipelines/eeg/evaluate.py:read_decodings",)),
+)  # fmt: skip
+# Name, runs, promise, endings of the files that are mutated beside .json and .safetensors, functions.
+FOLDERS: tuple[tuple[str, tuple[str, ...], bool, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("model_folder", ("digits",), True, (),
+     ("accel/common/sizes.py:check_sizes", "accel/common/sizes.py:load_pretrained", "vision/models/load.py:load_model",
+      "pipelines/training/run_dir.py:load_model", "pipelines/domains/vision.py:load_weights")),
+    ("model_folder_events", ("events",), True, (), ("pipelines/domains/vision.py:load_weights",)),
+    ("model_folder_speech", ("words", "spikes"), True, (), ("speech/models/loading.py:load_model",)),
+    ("model_folder_eeg", ("decoder",), True, (), ("pipelines/domains/bci.py:load_weights",)),
+    ("model_folder_bs", ("stochastic",), False, (".yaml",), ("accel/learning/stochastic/files.py:load_network",)),
+)  # fmt: skip
 PARSERS = [
+    *of_one_file(ONE_FILE),
+    *(
+        Parser(
+            name=name,
+            write=run_of(*runs),
+            read=read_model,
+            promise=is_model if finite else lambda result: None,
+            mutates=(".json", ".safetensors", *also),
+            covers=covers,
+        )
+        for name, runs, finite, also, covers in FOLDERS
+    ),
     Parser(
         name="run_config",
         write=run_of("digits", "words", "spikes", "decoder", "stochastic", "events", model=False),
@@ -191,51 +221,6 @@ PARSERS = [
             "pipelines/training/claim.py:is_ours",
             "pipelines/training/run_dir.py:read_yaml",
         ),
-    ),
-    Parser(
-        name="model_folder",
-        write=run_of("digits"),
-        read=read_model,
-        promise=is_model,
-        mutates=(".json", ".safetensors"),
-        covers=(
-            "accel/common/sizes.py:check_sizes",
-            "accel/common/sizes.py:load_pretrained",
-            "vision/models/load.py:load_model",
-            "pipelines/training/run_dir.py:load_model",
-            "pipelines/domains/vision.py:load_weights",
-        ),
-    ),
-    Parser(
-        name="model_folder_events",
-        write=run_of("events"),
-        read=read_model,
-        promise=is_model,
-        mutates=(".json", ".safetensors"),
-        covers=("pipelines/domains/vision.py:load_weights",),
-    ),
-    Parser(
-        name="model_folder_speech",
-        write=run_of("words", "spikes"),
-        read=read_model,
-        promise=is_model,
-        mutates=(".json", ".safetensors"),
-        covers=("speech/models/loading.py:load_model",),
-    ),
-    Parser(
-        name="model_folder_eeg",
-        write=run_of("decoder"),
-        read=read_model,
-        promise=is_model,
-        mutates=(".json", ".safetensors"),
-        covers=("pipelines/domains/bci.py:load_weights",),
-    ),
-    Parser(
-        name="model_folder_bs",
-        write=run_of("stochastic"),
-        read=read_model,
-        mutates=(".json", ".safetensors", ".yaml"),
-        covers=("accel/learning/stochastic/files.py:load_network",),
     ),
     Parser(
         name="hub_card",
@@ -264,18 +249,6 @@ PARSERS = [
         ),
     ),
     Parser(
-        name="checkpoint",
-        write=checkpoints,
-        read=lambda f: read_checkpoint(only_file(f), "train again"),
-        covers=("pipelines/training/checkpoints.py:read_checkpoint",),
-    ),
-    Parser(
-        name="inherited_weights",
-        write=weights,
-        read=lambda f: weights_of(only_file(f)),
-        covers=("pipelines/training/inherit.py:weights_of",),
-    ),
-    Parser(
         name="stage_record",
         write=stages,
         read=lambda f: require_unchanged(stage_of(f), TOLD),
@@ -284,22 +257,6 @@ PARSERS = [
             "pipelines/training/distillation.py:require_unchanged",
             "pipelines/training/distillation.py:file_digest",
         ),
-    ),
-    Parser(
-        name="curriculum_json",
-        write=curricula,
-        read=lambda f: read_curriculum(only_file(f)),
-        covers=(
-            "accel/common/files.py:read_object",
-            "accel/common/files.py:read_json",
-            "pipelines/reports/distillation.py:read_curriculum",
-        ),
-    ),
-    Parser(
-        name="control_json",
-        write=controls,
-        read=lambda f: read_decodings(only_file(f)),
-        covers=("pipelines/eeg/evaluate.py:read_decodings",),
     ),
     Parser(
         name="pruning_csv",

@@ -12,8 +12,7 @@ from spikeloom.speech.datasets.shd import SpikeFileConfig
 from spikeloom.speech.datasets.speech_commands import Recording, published_sets
 from spikeloom.speech.datasets.words import WordsConfig
 from spikeloom.speech.distillation import hand_over
-from tests.fuzz.parser import Parser
-from tests.fuzz.vision import only_file
+from tests.fuzz.parser import Parser, only_file
 from tests.pipelines.small_data import write_spikes, write_word
 
 TONE = 0.3 * np.sin(np.arange(800) / 7)

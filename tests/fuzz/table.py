@@ -1,8 +1,9 @@
 """Every parser by its name, and the functions that read a file and are not fuzzed."""
 
-from tests.fuzz import chip, eeg, pages, runs, speech, texts, vision, zuco
+from tests.fuzz import chip, eeg, pages, released, runs, speech, texts, vision, zuco
 
-PARSERS = {p.name: p for group in (vision, speech, eeg, zuco, texts, chip, runs, pages) for p in group.PARSERS}
+GROUPS = (vision, speech, eeg, zuco, texts, chip, runs, pages, released)
+PARSERS = {p.name: p for group in GROUPS for p in group.PARSERS}
 
 OURS = "a file of the installed package"
 JUST_WRITTEN = "a file that this process or its jobs have just written"

@@ -14,8 +14,7 @@ from spikeloom.bci.models.bart import pretrained_bart
 from spikeloom.bci.synthetic.zuco import read_lines
 from spikeloom.pipelines.datasets.leakage import _corpus
 from spikeloom.pipelines.eeg.scoring import read_lines as read_train_lines
-from tests.fuzz.parser import Parser
-from tests.fuzz.vision import files, only_file
+from tests.fuzz.parser import OneFile, Parser, files, of_one_file
 
 LINES = ("a quiet house on the hill.", "he reads the second book.", "the film is long.")
 
@@ -101,20 +100,17 @@ def are_vectors(result: np.ndarray) -> None:
     assert result.shape[0] == 3 and np.isfinite(result).all()
 
 
+DUMPS = "bci/evaluation/dumps.py"
+SENTENCES = files("a.txt", lambda: ["\n".join(LINES).encode()])
+ONE_FILE: tuple[OneFile, ...] = (
+    ("decoding_dumps", dumps, read_dump, is_dump, (f"{DUMPS}:read_dump", f"{DUMPS}:_table", f"{DUMPS}:_json")),
+    ("sentences_txt", SENTENCES, lambda path: (read_lines(path), read_train_lines(path)), None,
+     ("bci/synthetic/zuco.py:read_lines", "pipelines/eeg/scoring.py:read_lines")),
+    ("text_corpora", SENTENCES, lambda path: _corpus(path, [*LINES]), None,
+     ("pipelines/datasets/leakage.py:_corpus",)),
+)  # fmt: skip
 PARSERS = [
-    Parser(
-        name="decoding_dumps",
-        write=dumps,
-        read=lambda f: read_dump(only_file(f)),
-        promise=is_dump,
-        covers=("bci/evaluation/dumps.py:read_dump", "bci/evaluation/dumps.py:_table", "bci/evaluation/dumps.py:_json"),
-    ),
-    Parser(
-        name="sentences_txt",
-        write=files("a.txt", lambda: ["\n".join(LINES).encode()]),
-        read=lambda f: (read_lines(only_file(f)), read_train_lines(only_file(f))),
-        covers=("bci/synthetic/zuco.py:read_lines", "pipelines/eeg/scoring.py:read_lines"),
-    ),
+    *of_one_file(ONE_FILE),
     Parser(
         name="tokenizer",
         write=tokenizers,
@@ -138,12 +134,6 @@ PARSERS = [
         promise=are_vectors,
         covers=("bci/evaluation/embeddings.py:_static",),
         read=lambda f: _static("wordllama", f / "weights").encode(LINES),
-    ),
-    Parser(
-        name="text_corpora",
-        write=files("a.txt", lambda: ["\n".join(LINES).encode()]),
-        read=lambda f: _corpus(only_file(f), [*LINES]),
-        covers=("pipelines/datasets/leakage.py:_corpus",),
     ),
     Parser(name="bart_folder", write=bart_folders, read=read_bart, covers=("bci/models/bart.py:pretrained_bart",)),
 ]

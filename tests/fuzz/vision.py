@@ -4,7 +4,6 @@ import gzip
 import io
 import json
 import struct
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,11 @@ from spikeloom.vision.datasets.images import read_cifar, read_idx, read_image
 from spikeloom.vision.datasets.readers import read_events
 from spikeloom.vision.datasets.samples import Samples
 from spikeloom.vision.transforms.frames import EventFramesConfig
-from tests.fuzz.parser import Parser
+from tests.fuzz.parser import OneFile, Parser, files, of_one_file, only_file
 from tests.vision import event_files as made
 
 RNG = np.random.default_rng(0)
 SMALL = made.random_events(RNG, 60, 34, 300_000)
-
-
-def only_file(folder: Path) -> Path:
-    """The one file of a case, whatever its ending, or what lies in its place."""
-    places = sorted(folder.rglob("*"))
-    return next((place for place in places if not place.is_dir()), places[-1])
-
-
-def in_cases(folder: Path, name: str, contents: Sequence[bytes]) -> None:
-    for i, content in enumerate(contents):
-        (folder / str(i)).mkdir()
-        (folder / str(i) / name).write_bytes(content)
-
-
-def files(name: str, contents: Callable[[], Sequence[bytes]]) -> Callable[[Path], None]:
-    """Cases of one file each."""
-    return lambda folder: in_cases(folder, name, contents())
 
 
 def is_recording(result: Recording) -> None:
@@ -271,11 +253,12 @@ def is_state(result: Any) -> None:
     assert result.state and all(torch.isfinite(t).all() for t in result.state.values())
 
 
-def names_of_classes(folder: Path) -> tuple[str, ...]:
-    return class_names(3, None, str(only_file(folder)))
-
-
 EVENTS = "vision/datasets/readers.py:read_events"
+ONE_FILE: tuple[OneFile, ...] = (
+    ("pictures", pictures, read_image, is_picture, ("vision/datasets/images.py:read_image",)),
+    ("class_names", files("names.txt", lambda: [b"a\nb\nc\n"]), lambda path: class_names(3, None, str(path)), None,
+     ("pipelines/commands/convert.py:class_names",)),
+)  # fmt: skip
 PARSERS = [
     *(
         Parser(
@@ -298,13 +281,7 @@ PARSERS = [
             ("nmnist", ".bin", lambda: [made.nmnist_bytes(SMALL)], ("vision/datasets/nmnist.py:read_nmnist",), None),
         )
     ),
-    Parser(
-        name="pictures",
-        write=pictures,
-        read=lambda f: read_image(only_file(f)),
-        promise=is_picture,
-        covers=("vision/datasets/images.py:read_image",),
-    ),
+    *of_one_file(ONE_FILE),
     Parser(
         name="idx", write=write_idx, read=lambda f: read_idx(f / "x"), covers=("vision/datasets/images.py:read_idx",)
     ),
@@ -348,11 +325,5 @@ PARSERS = [
         promise=is_state,
         covers=("vision/checkpoints.py:_read", "vision/checkpoints.py:_description"),
         formats={".tar": ".bin"},
-    ),
-    Parser(
-        name="class_names",
-        write=files("names.txt", lambda: [b"a\nb\nc\n"]),
-        read=names_of_classes,
-        covers=("pipelines/commands/convert.py:class_names",),
     ),
 ]

@@ -15,9 +15,8 @@ from spikeloom.bci.zuco.materials import _rows, _sentences
 from spikeloom.bci.zuco.reader import read_sentences
 from spikeloom.bci.zuco.records import Recording, Sentence
 from spikeloom.bci.zuco.splits import Row, SplitConfig, load_split
-from tests.fuzz.parser import Parser
+from tests.fuzz.parser import OneFile, Parser, files, of_one_file, only_file
 from tests.fuzz.texts import LINES
-from tests.fuzz.vision import files, only_file
 
 
 def result_files(version: str) -> Callable[[Path], None]:
@@ -139,7 +138,16 @@ HDF5 = (
     "bci/zuco/hdf5.py:rows",
     "bci/zuco/reader.py:file_format",
 )
+ONE_FILE: tuple[OneFile, ...] = (
+    ("matlab5_variable", variables("5"), lambda path: read_variable(path, "v"), None,
+     ("bci/zuco/matlab5.py:variable",)),
+    ("task_materials", files("nr_1.csv", lambda: [b"1;a;A sentence.;x\n2;b;Another one.;y\n"]),
+     lambda path: _sentences(path, _rows(path, ";"), 2, 2), None, ("bci/zuco/materials.py:_rows",)),
+    ("published_rows", files("a.csv", lambda: [PUBLISHED.encode()]), published_rows, None,
+     ("bci/zuco/leakage.py:published_rows",)),
+)  # fmt: skip
 PARSERS = [
+    *of_one_file(ONE_FILE),
     Parser(
         name="zuco_matlab5",
         write=result_files("5"),
@@ -154,12 +162,6 @@ PARSERS = [
         promise=are_sentences,
         covers=HDF5,
         formats={".mat": ".h5"},
-    ),
-    Parser(
-        name="matlab5_variable",
-        write=variables("5"),
-        read=lambda f: read_variable(only_file(f), "v"),
-        covers=("bci/zuco/matlab5.py:variable",),
     ),
     Parser(
         name="hdf5_variable",
@@ -188,17 +190,5 @@ PARSERS = [
         read=load_split,
         promise=is_split,
         covers=("bci/zuco/splits.py:load_split", "bci/zuco/splits.py:_read_keys"),
-    ),
-    Parser(
-        name="task_materials",
-        write=files("nr_1.csv", lambda: [b"1;a;A sentence.;x\n2;b;Another one.;y\n"]),
-        read=lambda f: _sentences(only_file(f), _rows(only_file(f), ";"), 2, 2),
-        covers=("bci/zuco/materials.py:_rows",),
-    ),
-    Parser(
-        name="published_rows",
-        write=files("a.csv", lambda: [PUBLISHED.encode()]),
-        read=lambda f: published_rows(only_file(f)),
-        covers=("bci/zuco/leakage.py:published_rows",),
     ),
 ]

@@ -157,6 +157,7 @@ class Tally(NamedTuple):
 
 def killed_and_repeated(work: Work, folder: Path, kills: int, seed: int) -> Tally:
     """Kill `work` until there were `kills` kills; after at most three in a row let it end, and compare."""
+    torch.set_num_threads(1)  # a fork would wait for ever for the threads that it does not have
     work(folder / "warm" / "run")  # what it imports is there in every fork
     whole = in_child(work, folder / "unbroken" / "run")
     assert whole.status == 0 and whole.operations > 0

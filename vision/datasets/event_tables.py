@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from spikeloom.accel.common.hdf5 import require_own_data
 from spikeloom.vision.datasets.events import (
     EventFileError,
     Recording,
@@ -50,8 +51,8 @@ def read_table(path: Path) -> Recording:
             low, high = column.min(), column.max()
             raise EventFileError(path, 0, f"{axis} from {low} to {high} are no pixels; give whole numbers from 0")
     p = columns["p"]
-    if len(p) and not set(np.unique(p[:100_000])) <= {-1, 0, 1}:
-        raise EventFileError(path, 0, f"polarities such as {p.max()}; give 0 and 1, or -1 and 1")
+    if (wrong := (p != 0) & (p != 1) & (p != -1)).any():
+        raise EventFileError(path, 0, f"polarities such as {p[wrong][0]}; give 0 and 1, or -1 and 1")
     events = make_events(t, columns["x"], columns["y"], p > 0)
     known = sensor is not None
     size = sensor or guessed_sensor(path, events)
@@ -137,6 +138,7 @@ def _hdf5(path: Path) -> tuple[Any, tuple[int, int] | None, int]:
     import h5py
 
     with h5py.File(path, "r") as file:
+        require_own_data(path, file)
         place = next((file[name] if name else file for name in GROUPS if not name or name in file), file)
         sensor = _sensor(path, {**file.attrs, **place.attrs})
         offset = int(file["t_offset"][()]) if "t_offset" in file else 0
