@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -20,10 +21,12 @@ PICKLES = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "torch.load")
 LEARNS = ("datamodule.py", "lightning_module.py")  # files of a domain that may know Lightning
 
 
-def _imports(tree: ast.AST, package: list[str]) -> list[str]:
+@cache
+def _imports(path: str, source: str) -> list[str]:
     """Dotted names a file imports, relative ones resolved and `from a import b` given as a.b, wherever they stand."""
-    found = []  # str
-    for node in ast.walk(tree):
+    found: list[str] = []
+    package = _package(path)
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -66,7 +69,7 @@ def _forbidden(path: str, name: str) -> bool:
 def violations(path: str, source: str) -> list[str]:
     """What the file at `path`, given relative to the repository, does against the design."""
     tree = ast.parse(source)
-    bad = [f"{path} imports {n}" for n in _imports(tree, _package(path)) if _forbidden(path, n)]
+    bad = [f"{path} imports {n}" for n in _imports(path, source) if _forbidden(path, n)]
     modules = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     torches = {alias.asname or alias.name for alias in modules if alias.name == "torch"}
     for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
@@ -89,7 +92,7 @@ def graph(sources: dict[str, str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path, source in sources.items():
         imported = set()
-        for name in _imports(ast.parse(source), _package(path)):
+        for name in _imports(path, source):
             while name and name not in modules:
                 name = name.rpartition(".")[0]
             imported |= {name} - {"", names[path]}

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict
 
 import spikeloom
 from spikeloom.pipelines.cli import VERBS, arguments
 from spikeloom.pipelines.config.composition import launch
+from spikeloom.pipelines.config.register import check_keys, register
 from tests import public_runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +72,8 @@ def test_targets_of_make_exist(line: str) -> None:
 def test_commands_compose(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each against the schema of its verb; of a sweep the first job."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # as it is again afterwards
+    register()
     found = commands((ROOT / document).read_text("utf-8"))
     assert found
     for command in found:
@@ -78,7 +84,16 @@ def test_commands_compose(document: str, tmp_path: Path, monkeypatch: pytest.Mon
         if sweeps:
             overrides = [re.sub(r"^([\w.]+=[^\[,]+),.*$", r"\1", override) for override in overrides]
         composed: list[Any] = []
-        launch(verb, options, overrides, composed.append, None)
+        if options or document == "README.md":
+            launch(verb, options, overrides, composed.append, None)
+        else:  # without the search for a mode, in which Hydra composes everything twice
+            with initialize_config_module("spikeloom.conf", version_base="1.3"):
+                values = compose(verb, overrides=overrides, return_hydra_config=True)
+            HydraConfig.instance().set_config(values)
+            with open_dict(values):
+                del values["hydra"]
+            check_keys(values, verb)
+            composed.append(OmegaConf.to_object(values))
         assert len(composed) == 1, command
 
 

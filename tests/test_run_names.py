@@ -98,13 +98,33 @@ def test_card_has_licence_task_accuracy_energy_and_use(pushed: Hub) -> None:
     assert 'spikeloom.pipeline("hf://someone/digits")' in card
 
 
+def spoken(project: Path, endpoint: str, *commands: tuple[str, ...], home: str = "home") -> list[list[str]]:
+    """For each of these command lines, given in one process, its exit status and then the lines it said."""
+    program = f"""
+import contextlib, io, json
+from spikeloom.pipelines.cli import main
+said = []
+for command in {commands!r}:
+    status, lines = 0, io.StringIO()
+    with contextlib.redirect_stderr(lines):
+        try:
+            main(list(command))
+        except SystemExit as end:
+            status = end.code
+    said.append([str(status), *lines.getvalue().splitlines()])
+print(json.dumps(said))
+"""
+    done = in_project(project, endpoint, "-c", program, home=home)
+    assert done.returncode == 0, done.stderr
+    found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def test_verbs_push_a_model_and_take_it_from_a_hub_to_write_below_runs(project: Path, server: Hub) -> None:
-    push = ("-m", "spikeloom", "push", "run=runs/digits", "repo=someone/verbs", "license=apache-2.0")
-    done = in_project(project, server.url, *push)
-    assert done.returncode == 0, done.stderr
-    assert f"-> hf://someone/verbs@{server.heads['someone/verbs', 'main'][:12]}" in done.stderr
-    done = in_project(project, server.url, "-m", "spikeloom", "evaluate", "run=hf://someone/verbs", "split=valid")
-    assert done.returncode == 0, done.stderr
+    push = ("push", "run=runs/digits", "repo=someone/verbs", "license=apache-2.0")
+    pushed, evaluated = spoken(project, server.url, push, ("evaluate", "run=hf://someone/verbs", "split=valid"))
+    assert (pushed[0], evaluated[0]) == ("0", "0"), (pushed, evaluated)
+    assert any(f"-> hf://someone/verbs@{server.heads['someone/verbs', 'main'][:12]}" in line for line in pushed)
     (written,) = (project / "runs/hub/someone--verbs").glob("*/evaluation.json")
     assert json.loads(written.read_text("utf-8"))["samples"] == 180
 
@@ -139,14 +159,11 @@ print(json.dumps(said))
 
 
 def test_hub_that_cannot_be_reached_costs_one_line_in_either_direction(project: Path) -> None:
-    nowhere = "http://127.0.0.1:9"
-    fetched = in_project(project, nowhere, "-m", "spikeloom", "evaluate", "run=hf://a/b", home="third")
-    assert fetched.returncode == 2
-    assert fetched.stderr.splitlines()[-1].startswith("spikeloom: hf://a/b cannot be fetched")
-    push = ("-m", "spikeloom", "push", "run=runs/digits", "repo=someone/x", "license=apache-2.0")
-    refused = in_project(project, nowhere, *push)
-    assert refused.returncode == 2
-    assert "the Hub refused the upload" in refused.stderr.splitlines()[-1]
+    push = ("push", "run=runs/digits", "repo=someone/x", "license=apache-2.0")
+    fetched, refused = spoken(project, "http://127.0.0.1:9", ("evaluate", "run=hf://a/b"), push, home="third")
+    assert (fetched[0], refused[0]) == ("2", "2")
+    assert fetched[-1].startswith("spikeloom: hf://a/b cannot be fetched")
+    assert "the Hub refused the upload" in refused[-1]
 
 
 # --- built-in models --------------------------------------------------------------------------------------------------

@@ -20,19 +20,25 @@ MAX_NAMED_CLASSES = 60
 LONGEST_NAME = 24
 
 
-def learning_curve(rows: Sequence[Mapping[str, float]], best_epoch: int, things: str = "samples") -> Section:
-    """Losses and validation accuracy (0…1) of every epoch, a line at `best_epoch`.
-
-    `rows` need epoch, train_loss, valid_loss and valid_accuracy; `things` names in the plural what is recognised.
-    Raises ValueError for a row without one of them, and for a `best_epoch` that no row has.
-    """
-    for name in ("epoch", "train_loss", "valid_loss", "valid_accuracy"):
+def _epochs(rows: Sequence[Mapping[str, float]], columns: Sequence[str], best_epoch: int) -> list[int]:
+    """The epochs of rows that have all `columns`, `best_epoch` among them."""
+    for name in ("epoch", *columns):
         lacking = [i for i, row in enumerate(rows) if name not in row]
         if lacking:
             raise ValueError(f"row {lacking[0]} of a learning curve has no {name}; give one row an epoch with it")
     epochs = [int(row["epoch"]) for row in rows]
     if best_epoch not in epochs:
         raise ValueError(f"best_epoch must be one of the epochs, got {best_epoch}; use one of {epochs}")
+    return epochs
+
+
+def learning_curve(rows: Sequence[Mapping[str, float]], best_epoch: int, things: str = "samples") -> Section:
+    """Losses and validation accuracy (0…1) of every epoch, a line at `best_epoch`.
+
+    `rows` need epoch, train_loss, valid_loss and valid_accuracy; `things` names in the plural what is recognised.
+    Raises ValueError for a row without one of them, and for a `best_epoch` that no row has.
+    """
+    epochs = _epochs(rows, ("train_loss", "valid_loss", "valid_accuracy"), best_epoch)
     best = rows[epochs.index(best_epoch)]["valid_accuracy"]
     figure = new_figure(9.4, 3.4)
     left, right = figure.subplots(1, 2)
@@ -67,13 +73,8 @@ def loss_curves(rows: Sequence[Mapping[str, float]], best_epoch: int, caption: s
     names = [name.removeprefix("valid_") for name in (rows[0] if rows else ()) if name.startswith("valid_")]
     if not names:
         raise ValueError("the rows of a learning curve have no valid_ loss; give train_NAME and valid_NAME an epoch")
-    for name in ("epoch", *(f"{split}_{name}" for name in names for split in ("train", "valid"))):
-        lacking = [i for i, row in enumerate(rows) if name not in row]
-        if lacking:
-            raise ValueError(f"row {lacking[0]} of a learning curve has no {name}; give one row an epoch with it")
-    epochs = [int(row["epoch"]) for row in rows]
-    if best_epoch not in epochs:
-        raise ValueError(f"best_epoch must be one of the epochs, got {best_epoch}; use one of {epochs}")
+    columns = [f"{split}_{name}" for name in names for split in ("train", "valid")]
+    epochs = _epochs(rows, columns, best_epoch)
     figure = new_figure(WIDTH_IN, 3.2)
     for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         curves = {

@@ -10,13 +10,21 @@ ALLOWED = (0.5, 1.0, 10.0)  # false accepts an hour at which the miss rate is st
 
 def print_summary(found: DetectionError, threshold: float) -> None:
     """Both errors at the threshold in use, and the miss rate at fixed numbers of false accepts."""
-    print(f"{found.hours:.2f} h without keywords, {found.keywords:,} keyword clips")
+    print(f"{span(found.hours)} without keywords, {found.keywords:,} keyword clips")
     print("threshold  false accepts an hour  miss rate")
     for row in zip(found.thresholds, found.per_hour(), found.miss_rates(), strict=True):
         print(f"{row[0]:9.2f}  {row[1]:21.1f}  {100 * row[2]:7.1f} %")
     for allowed in ALLOWED:
         print(at_most(found, allowed))
     print(f"in use: spotter.threshold={threshold}")
+
+
+def span(hours: float) -> str:
+    """So much sound in the unit that a listener would say: 36 s, 9.0 min, 24.0 h."""
+    seconds = 3600 * hours
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.1f} min" if hours < 1 else f"{hours:.1f} h"
 
 
 def at_most(found: DetectionError, allowed: float) -> str:
@@ -57,7 +65,7 @@ def write_page(found: DetectionError, name: str, sound: str, threshold: float, p
     )
     allowances = "\n\n".join(at_most(found, allowed) for allowed in ALLOWED)
     lead = (
-        f"{name} listened to {found.hours:.2f} hours of {sound}, in which no keyword is said, and to "
+        f"{name} listened to {span(found.hours)} of {sound}, in which no keyword is said, and to "
         f"{found.keywords:,} clips of keywords, each between silences.\n\n{allowances}"
     )
     render(f"False accepts and misses of {name}", lead, [curve], path)

@@ -43,7 +43,10 @@ def engines_agree(step: nn.Module, inputs: tuple[Tensor, ...]) -> Exported:
     return exported
 
 
-@pytest.mark.parametrize(("frozen", "padded"), [(False, False), (False, True), (True, False)])
+SLOW = [pytest.param(*kind, marks=pytest.mark.slow) for kind in ((False, False), (True, False))]
+
+
+@pytest.mark.parametrize(("frozen", "padded"), [(False, True), *SLOW])
 def test_a_pretraining_step_is_that_of_the_training(frozen: bool, padded: bool) -> None:
     eeg, ids, sentence = data()
     torch.manual_seed(1)

@@ -27,6 +27,14 @@ def shown_frames(
     return x, 1
 
 
+def check_streamed(x: Tensor, in_chans: int, training: bool) -> None:
+    """Raise ValueError unless `x` is one frame [B, in_chans, H, W] for a model that is evaluated."""
+    if training:
+        raise ValueError("step() streams a model in evaluation mode, got a model in training; call eval() first")
+    if x.dim() != 4:
+        raise ValueError(f"step() takes one frame [B, {in_chans}, H, W], got {tuple(x.shape)}")
+
+
 def check_steps(T: int) -> None:
     """Raise ValueError for a number of steps that is none."""
     if T < 1 or T % 1:

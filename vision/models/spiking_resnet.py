@@ -28,7 +28,7 @@ from spikeloom.accel.spiking.surrogate import ATan
 from spikeloom.vision.models.blocks import SpikingConv, State
 from spikeloom.vision.models.layout import keep_layout_of_gradient
 from spikeloom.vision.models.memory import compact, pool
-from spikeloom.vision.models.shown import shown_frames
+from spikeloom.vision.models.shown import check_streamed, shown_frames
 
 Form = Literal["sew", "spiking"]
 Connect = Literal["add", "and", "iand"]
@@ -173,10 +173,7 @@ class SpikingResNet(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", t
 
         Evaluation only: batch norm in training needs all steps at once.
         """
-        if self.training:
-            raise ValueError("step() streams a model in evaluation mode, got a model in training; call eval() first")
-        if x.dim() != 4:
-            raise ValueError(f"step() takes one frame [B, {self.in_chans}, H, W], got {tuple(x.shape)}")
+        check_streamed(x, self.in_chans, self.training)
         features, state = self._run(*shown_frames(x[None], self.in_chans, None, self.T), state)
         return self.forward_head(features), state
 

@@ -26,7 +26,7 @@ from spikeloom.accel.spiking.functional import LIFParameters
 from spikeloom.vision.models.blocks import MIXERS, Block, Neuron, Residual, State, neuron, neurons
 from spikeloom.vision.models.layout import keep_layout_of_gradient
 from spikeloom.vision.models.memory import compact, plain, recomputing
-from spikeloom.vision.models.shown import check_steps, shown_frames
+from spikeloom.vision.models.shown import check_steps, check_streamed, shown_frames
 from spikeloom.vision.models.stems import REDUCTION, SPEDS, SPEDS_REDUCTION, Layout, PlainStem, Tokenizer
 
 Readout = Literal["mean", "mean_lif", "lif_mean"]
@@ -185,10 +185,7 @@ class SpikingTransformer(nn.Module, PyTorchModelHubMixin, library_name="spikeloo
 
         Evaluation only: batch norm in training needs all steps at once.
         """
-        if self.training:
-            raise ValueError("step() streams a model in evaluation mode, got a model in training; call eval() first")
-        if x.dim() != 4:
-            raise ValueError(f"step() takes one frame [B, {self.in_chans}, H, W], got {tuple(x.shape)}")
+        check_streamed(x, self.in_chans, self.training)
         frames, _ = self._frames(x[None] if not self.batch_first else x[:, None], None)
         of_stages, of_head = state or (None, None)
         features, of_stages = self._run(frames, 1, of_stages)
