@@ -29,6 +29,7 @@ MEANINGS = {
     "drop_reason_missing": "… because they were lost",
     "drop_reason_no_text": "… because they have no text",
     "drop_reason_text_mismatch": "… because their words are not those of their text",
+    "drop_reason_gaze": "… because counts or durations of fixations are not those of a reader (NaN, infinite, below 0)",
     "drop_reason_sentence_length": "… because the sentence vector has not 840 values",
     "drop_reason_sentence_nan": "… because the EEG of the sentence was rejected",
     "drop_reason_no_fixation": "… because no word was looked at",

@@ -128,11 +128,10 @@ def _word(struct: dict[str, Value], raw: bool) -> Word:
     gaze = _cell(struct.get("rawET"))
     # Rejected fixations show in the list of traces; where no traces were kept, one is known from a vector of NaN.
     n_rejected = max(sum(_rejected(trace) for trace in traces), any(np.isnan(vector).any() for vector in eeg.values()))
-    n_fixations = _scalar(struct.get("nFixations"))
     return Word(
         content=_text(struct["content"]),
-        fixations=_numbers(struct.get("fixPositions")).astype(np.int64),
-        n_fixations=0 if np.isnan(n_fixations) else int(n_fixations),
+        fixations=_whole(_numbers(struct.get("fixPositions"))),
+        n_fixations=int(_whole(np.nan_to_num([_scalar(struct.get("nFixations"))]))[0]),
         pupil=_scalar(struct.get("meanPupilSize")),
         durations_ms={m: _scalar(struct[m]) * SAMPLE_MS for m in MEASURES if _numbers(struct.get(m)).size},
         pupils={m: _scalar(struct[f"{m}_pupilsize"]) for m in MEASURES if _numbers(struct.get(f"{m}_pupilsize")).size},
@@ -182,6 +181,12 @@ def _numbers(value: Value) -> np.ndarray:
 def _scalar(value: Value) -> float:
     numbers = _numbers(value)
     return float(numbers[0]) if numbers.size else float("nan")
+
+
+def _whole(numbers: np.ndarray) -> np.ndarray:
+    """Counts and places, int64 `[n]`; -1 for what is no whole number, so that it costs its row and not the file."""
+    whole = np.isfinite(numbers) & (numbers == np.rint(numbers)) & (np.abs(numbers) < 2**31)
+    return np.where(whole, numbers, -1.0).astype(np.int64)
 
 
 def _cell(value: Value) -> list[Value]:

@@ -97,7 +97,8 @@ class Word:
     """One token as shown, with the gaze and EEG of its fixations.
 
     content: text of the file. fixations: int64 `[k]`, 1-based places in the sentence's list of fixations on words, in
-    order; empty where unfixated. n_fixations: the file's count, 0 where unfixated. pupil: mean over the fixations,
+    order; empty where unfixated. n_fixations: the file's count, 0 where unfixated. Either is -1 where the file holds no
+    whole number. pupil: mean over the fixations,
     arbitrary units, NaN where unfixated. durations_ms, pupils: by measure (MEASURES), without the measures the file
     does not give: a word without fixations has none, SFD needs exactly one fixation.
     eeg: by measure, float64 `[840]` in uV, NaN where artefacts were rejected; shorter than 840 where the file has fewer

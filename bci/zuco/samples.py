@@ -24,7 +24,7 @@ EPSILON = 1e-6
 
 # Why a sentence gives no sample; the first that holds is the reason.
 DROP_REASONS = (
-    "missing", "no_text", "text_mismatch", "sentence_length", "sentence_nan", "no_fixation", "word_length", "word_nan",
+    "missing", "no_text", "text_mismatch", "gaze", "sentence_length", "sentence_nan", "no_fixation", "word_length", "word_nan",
     "not_finite", "flat", "scale", "level",
 )  # fmt: skip
 PLAUSIBLE_UV = (0.02, 300.0)  # median band amplitude of a token; ZuCo's lie between 1 and 10
@@ -32,6 +32,7 @@ PLAUSIBLE_UV = (0.02, 300.0)  # median band amplitude of a token; ZuCo's lie bet
 LEVEL_FACTOR, LEVEL_MADS = 5.0, 8.0  # times; robust deviations of the logarithm
 LEVEL_ROWS = 8  # least rows of a recording to compare with
 LEAST_SHARED = 0.5  # of the words of a row, that its text must hold
+LONGEST_MS = 600_000.0  # of the fixations on one word
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +86,8 @@ def drop_reason(sentence: Sentence) -> str | None:
         return "no_text"
     if not words_fit(sentence):
         return "text_mismatch"
+    if not all(gaze_fits(word) for word in sentence.words):
+        return "gaze"
     if sentence.eeg is None or len(sentence.eeg) != N_FEATURES:
         return "sentence_length"
     if np.isnan(sentence.eeg).any():
@@ -133,6 +136,17 @@ def words_fit(sentence: Sentence) -> bool:
         return True  # punctuation alone says nothing
     shared = words & Counter(normalise(sentence.content).split())
     return shared.total() >= LEAST_SHARED * words.total()
+
+
+def gaze_fits(word: Word) -> bool:
+    """Whether the fixations of a word are those of a reader: whole counts and places, and durations above 0 where it
+    was looked at, none where it was not. SFD is only defined for a single fixation."""
+    if word.n_fixations < 0 or (word.fixations < 1).any():
+        return False
+    ms = np.array([ms for name, ms in word.durations_ms.items() if name != "SFD" or word.n_fixations == 1])
+    if not word.fixated:
+        return not np.nan_to_num(ms, posinf=1.0, neginf=1.0).any()  # files may fill in NaN or 0
+    return bool(((ms > 0) & (ms <= LONGEST_MS)).all())
 
 
 def fixated(sentence: Sentence) -> list[Word]:

@@ -48,6 +48,45 @@ def test_rows_that_are_wrong_in_silence_are_dropped_and_counted(tmp_path: Path) 
     assert table["n_kept"] == 2 and table["drop_reason_text_mismatch"] == 2 and table["drop_reason_scale"] == 1
 
 
+def test_fixations_no_tracker_gives_cost_their_row_and_are_counted(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    faults = [
+        *(("FFD", ms) for ms in (np.nan, np.inf, -np.inf, -120.0, 0.0, 1e9)),
+        *(("GPT", ms) for ms in (np.nan, -1.0)),
+        *(("nFixations", n) for n in (np.nan, np.inf, -1.0, 1.5)),
+        *(("fixPositions", place) for place in (np.nan, np.inf, 0.0, 2.5)),
+    ]
+    (row, *_) = synthetic_rows(version=2, n=2)
+    words = tuple(word for word in row.words if word.n_fixations > 1)[:1] + row.words[-1:]
+    short = replace(row, words=words, content=" ".join(word.content for word in words))
+    rows = [replace(short, index=k) for k in range(1 + len(faults))]
+    path = tmp_path / f"results{row.subject}_NR.mat"
+    write_hdf5(path, rows)
+    with h5py.File(path, "r+") as file:
+        for words, (field, value) in zip(file["sentenceData/word"][:].flat[1:], faults, strict=True):
+            file[file[words][field][:].flat[0]][:] = value
+    found = {fault: drop_reason(row) for fault, row in zip([None, *faults], read_sentences(path), strict=True)}
+    assert found == dict.fromkeys(faults, "gaze") | {None: None}
+    (table,) = quality_table(cached_sentences(path, tmp_path), SamplesConfig().build())
+    assert table["drop_reason_gaze"] == table["n_dropped"] == len(faults)
+
+
+def test_fillers_of_words_that_nobody_looked_at_are_no_fault() -> None:
+    (row, *_) = synthetic_rows(n=2)
+    words = tuple(
+        word if word.fixated else replace(word, durations_ms={"FFD": np.nan, "GD": 0.0}) for word in row.words
+    )
+    assert not all(word.fixated for word in words)
+    assert drop_reason(replace(row, words=words)) is None
+    several = tuple(
+        replace(word, durations_ms=word.durations_ms | {"SFD": np.nan}) if word.n_fixations > 1 else word
+        for word in words
+    )
+    assert drop_reason(replace(row, words=several)) is None
+    counted = tuple(replace(word, n_fixations=0) for word in words)  # but for durations
+    assert drop_reason(replace(row, words=counted)) == "gaze"
+
+
 def times_ten(row: Sentence) -> Sentence:
     words = tuple(replace(word, eeg={name: 10 * eeg for name, eeg in word.eeg.items()}) for word in row.words)
     return replace(row, eeg=10 * row.eeg, words=words)
