@@ -14,7 +14,7 @@ import numpy as np
 
 from spikeloom.accel.common.files import first_few
 from spikeloom.bci.raw.montage import head_positions
-from spikeloom.bci.raw.places import placed
+from spikeloom.bci.raw.reference import ZEROS_FIT, error_of_zeros
 from spikeloom.bci.zuco.records import CHANNELS, REFERENCE
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 LEAST_CHANNELS = 8  # known places below which no field is interpolated
 FLAT_UV = 1e-3  # standard deviation of a channel that measures nothing
-NEIGHBOURS, SMALL_AROUND = 4, 0.55  # of a reference; deviation of their mean, to the median of all
 LOWEST_UV, HIGHEST_UV = 0.5, 2000.0  # median over channels of the standard deviation, high-passed EEG
 
 
@@ -66,30 +65,16 @@ def find_lost(eeg: "mne.io.BaseRaw", name: str) -> Lost:
 
 
 def _reference_of(eeg: "mne.io.BaseRaw", flat: list[int]) -> str | None:
-    """The electrode all others refer to: Cz where it is flat, else the only flat channel of zeros."""
+    """The electrode all others refer to: Cz where it is flat, else the only one of zeros, where zeros fit the field of
+    the others. Where that is left open, Cz of the net is the reference, and any other electrode is dead."""
     names = [eeg.ch_names[k] for k in flat]
     zeros = [eeg.ch_names[k] for k in flat if not eeg._data[k].any()]
-    if REFERENCE in names and (set(CHANNELS) <= set(eeg.ch_names) or _small_around(eeg, REFERENCE)):
-        return REFERENCE
-    return zeros[0] if len(zeros) == 1 and _small_around(eeg, zeros[0]) else None
-
-
-def _small_around(eeg: "mne.io.BaseRaw", channel: str) -> bool:
-    """Whether electrodes around one of zeros have a small mean, as beside a reference; beside a dead one it is as large
-    as around any other."""
-    places = {name: at for name, at in {**head_positions(), **placed(eeg)}.items() if name in eeg.ch_names}
-    if channel not in places:
-        return False
-    others = [name for name in places if name != channel]
-    rows = eeg._data[[eeg.ch_names.index(name) for name in others]]
-    at = np.array([places[name] for name in others])
-
-    def around(name: str) -> float:
-        distance = np.linalg.norm(at - places[name], axis=1)
-        distance[[k for k, other in enumerate(others) if other == name]] = np.inf
-        return float(rows[np.argsort(distance)[:NEIGHBOURS]].mean(axis=0).std())
-
-    return around(channel) < SMALL_AROUND * float(np.median([around(name) for name in others]))
+    if REFERENCE in names:
+        error = error_of_zeros(eeg, REFERENCE, frozenset(names))
+        if error <= ZEROS_FIT or (np.isnan(error) and set(CHANNELS) <= set(eeg.ch_names)):
+            return REFERENCE
+    fits = len(zeros) == 1 and zeros[0] != REFERENCE and error_of_zeros(eeg, zeros[0], frozenset(names)) <= ZEROS_FIT
+    return zeros[0] if fits else None
 
 
 def _names(eeg: "mne.io.BaseRaw", places: list[int]) -> str:

@@ -6,9 +6,11 @@ import mne
 import numpy as np
 import pytest
 
-from spikeloom.bci.raw.channels import system
-from spikeloom.bci.raw.recordings import onto_net
+from spikeloom.bci.raw.channels import electrodes_of, system
+from spikeloom.bci.raw.recordings import onto_net, read_recording
+from spikeloom.bci.raw.reference import ZEROS_FIT, error_of_zeros
 from tests.bci.raw.test_recordings import named, net_raw
+from tests.conftest import data_folder
 
 TWENTY = [f"{row}{k}" for row in ("F", "C", "P") for k in (3, 4, "z")] + ["Fp1", "Fp2", "O1", "O2", "F7", "F8"]
 TWENTY += ["T7", "T8", "P7", "P8"]
@@ -75,6 +77,55 @@ def test_a_dead_channel_is_no_reference() -> None:
         found = onto_net(referred)
         assert f"{name}, which holds zeros, taken as the reference" in found.how
         np.testing.assert_allclose(found.eeg_uv, expected, atol=1e-6)
+
+
+def errors_of_zeros(raw: mne.io.RawArray, name: str) -> tuple[float, float, float]:
+    """Of one electrode: as the reference, dead as recorded, dead where the average is the reference."""
+    place, data = raw.ch_names.index(name), raw._data.copy()
+    found = []
+    for reference in (data[place], 0.0, np.delete(data, place, axis=0).mean(axis=0)):
+        raw._data[:] = data - reference
+        raw._data[place] = 0.0
+        found.append(error_of_zeros(raw, name))
+    raw._data[:] = data
+    return found[0], found[1], found[2]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.25])
+def test_zeros_fit_a_field_with_noise_where_they_are_its_reference(noise: float) -> None:
+    raw = smooth(mne.channels.make_standard_montage("biosemi64").ch_names)
+    raw._data += noise * np.median(raw._data.std(axis=1)) * np.random.default_rng(1).standard_normal(raw._data.shape)
+    for name in ("Cz", "FCz", "Pz", "Oz", "F4"):
+        reference, dead, averaged = errors_of_zeros(raw, name)
+        assert reference <= ZEROS_FIT < dead and averaged == np.inf, name
+
+
+def test_in_noise_alone_nothing_is_said_of_zeros() -> None:
+    raw = named(mne.channels.make_standard_montage("biosemi64").ch_names).set_montage("biosemi64")
+    raw._data[31] = 0.0
+    assert np.isnan(error_of_zeros(raw, raw.ch_names[31]))
+    assert "1 flat channels left out" in onto_net(raw).how
+
+
+def test_dead_and_reference_electrodes_of_real_recordings_are_told_apart() -> None:
+    usual = ("Cz", "FCz", "CPz", "Fz", "Pz", "T9")  # electrodes that amplifiers refer to
+    for file in sorted(data_folder("eeg/physionet_mmidb").glob("*.edf")):
+        raw = read_recording(file).crop(0, 20).load_data(verbose="error")
+        raw.rename_channels(electrodes_of(raw.ch_names, file.name).renames).set_montage(system(), on_missing="ignore")
+        found = {name: errors_of_zeros(raw, name) for name in (*usual, "Fp1", "F8", "T8", "TP8", "C5", "PO4")}
+        assert min(dead for _, dead, _ in found.values()) > ZEROS_FIT
+        assert {averaged for *_, averaged in found.values()} == {np.inf}
+        assert max(found[name][0] for name in usual) <= ZEROS_FIT, found
+
+
+def test_cz_of_the_net_is_dead_where_zeros_do_not_fit() -> None:
+    raw = net_raw()
+    expected = onto_net(raw).eeg_uv
+    average = raw.copy().set_eeg_reference("average", projection=False, verbose="error")
+    average._data[average.ch_names.index("Cz")] = 0.0
+    found = onto_net(average)
+    assert "1 flat channels left out (Cz)" in found.how and "re-referenced from the average to Cz" in found.how
+    assert min(np.corrcoef(a, b)[0, 1] for a, b in zip(found.eeg_uv[:-1], expected, strict=False)) > 0.9
 
 
 def test_names_of_ten_twenty_are_known_in_every_spelling() -> None:
