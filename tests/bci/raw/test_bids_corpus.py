@@ -107,7 +107,8 @@ def test_epochs_and_windows_come_out_of_the_reader(corpus: Path, records: list[R
     sentences = ReadingWindows(records, "sentence", 0.0, 0.5, target="subject")
     assert sentences.classes == ("Z01", "Z02") and len(sentences) == 12
     raws = raws_by_subject(records)
-    assert {s: list(tasks) for s, tasks in raws.items()} == {"Z01": ["SR"], "Z02": ["SR"]}
+    assert {s: list(tasks) for s, tasks in raws.items()} == {"Z01": ["0SR"], "Z02": ["0SR"]}
+    assert [list(runs) for tasks in raws.values() for runs in tasks.values()] == 2 * [["0SNR1"]]
     with pytest.raises(ValueError, match="unit=letter, target=content"):
         ReadingWindows(records, "letter")
     with pytest.raises(ValueError, match="after_s=SHORTER"):
