@@ -51,6 +51,21 @@ def task_lists(materials: Path, tasks: Sequence[str]) -> dict[str, tuple[str, ..
     return {task: found[task] for task in tasks or TASK_LISTS}
 
 
+def planted(found: dict[str, Any]) -> Section:
+    """Power over the fraction of content words that outputs hold."""
+    at = found["fractions"].index(0.02)
+    return Section(
+        "Planted words",
+        f"Share of {found['runs']} decoders with p < .05 against permuted sentences and against a control without the "
+        f"words, by fraction of the true content words in the output. At 0.02, {found['below_constant_sentence'][at]} "
+        "have a BLEU-1 below one constant sentence.",
+        table=Table(("level", *(f"{f:g}" for f in found["fractions"])), [
+            (level, *(f"{100 * share:.0f} %" for share in curves["headline"]))
+            for level, curves in found["levels"].items()
+        ]),
+    )  # fmt: skip
+
+
 def page(path: Path, found: dict[str, Any]) -> None:
     """The figures as a report."""
     without, null = found["pipeline"], found["null_worlds"]
@@ -72,6 +87,7 @@ def page(path: Path, found: dict[str, Any]) -> None:
                  for level, curves in power["levels"].items()],
             ),
         ))  # fmt: skip
+        parts.append(planted(found["planted_words"]))
     parts.append(Section(
         "Decoders that ignore the EEG",
         f"Share of {null['runs']:,} runs with p < .05, in parentheses the largest share in one of twelve kinds: own "

@@ -34,6 +34,7 @@ from spikeloom.bci.evaluation.significance import (
 from spikeloom.bci.zuco.corpus import write_sentences
 
 ALPHA = 0.05
+FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1)  # of the content words of a sentence, planted into its output
 PERMUTATIONS = 199
 TESTS = ("own", "difference", "headline")  # p of permuted sentences, of EEG minus a control, the larger of both
 Say = Callable[[str], object]
@@ -63,7 +64,7 @@ def calibrate(
     say(f"{null_runs} runs without a signal: {without['rejected']:.3f} have p < .05")
     found: dict[str, Any] = {"pipeline": without, "null_worlds": null_rates(pool, world_runs, encoder, say)}
     found["power"] = power(power_runs, encoder, say) if power_runs else None
-    found["planted_words"] = planted_words(pool, max(1, world_runs // 2), say)
+    found["planted_words"] = planted_words(pool, power_runs, encoder, say=say) if power_runs else None
     found["confounds"] = confounds(lists, confound_runs, say) if confound_runs else None
     return found
 
@@ -155,31 +156,50 @@ def power(runs: int, encoder: SentenceEncoder | None = None, say: Say = lambda _
             found = level_p(run.eeg, run.noise, WordWeights(run.train_texts), compared, k)
             for level, values in found.items():
                 p.setdefault(level, []).append(values)
-        for level, of_level in p.items():
-            shares = (np.array(of_level) < ALPHA).mean(0)
-            for t, test in enumerate(TESTS):
-                curves.setdefault(level, {}).setdefault(test, []).append(float(shares[t]))
+        _add(curves, p)
         say(f"  strength {strength:<8g} " + ", ".join(f"{k} {curve['own'][-1]:.2f}" for k, curve in curves.items()))
     return {"strengths": list(STRENGTHS[1:]), "runs": runs, "levels": curves}
 
 
-def planted_words(pool: Sequence[Text], runs: int, say: Say = lambda _: None) -> dict[str, Any]:
-    """A decoder with two of a hundred true content words and one like it without: verdicts of `evidence`."""
-    kinds: dict[str, int] = {}
-    useless = 0
-    for seed in range(runs):
-        eeg = draw(PLANTED_WORLD, pool, seed)
-        noise = draw(replace(PLANTED_WORLD, planted=0.0), pool, seed, decoder=1).decodings
-        weights, references = WordWeights(eeg.train_texts), eeg.decodings.references
-        score, constant = bleu(eeg.decodings.outputs, references)[0], constant_sentence_bleu(references)[0]
-        p = sentence_permutation(eeg.decodings, weights, PERMUTATIONS, seed).p
-        beyond = difference_permutation(eeg.decodings, noise, weights, PERMUTATIONS, seed).p
-        kind, _ = evidence(score, constant, p, beyond)
-        kinds[kind] = kinds.get(kind, 0) + 1
-        useless += score <= constant
-    told = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
-    say(f"{runs} decoders with planted words: {told}; {useless} have a BLEU-1 below the constant sentence")
-    return {"runs": runs, "evidence": kinds, "below_constant_sentence": useless}
+def planted_words(
+    pool: Sequence[Text], runs: int, encoder: SentenceEncoder | None = None,
+    fractions: Sequence[float] = FRACTIONS, say: Say = lambda _: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Decoders with a fraction of the true content words, each beside one like it without: share of runs with p < .05
+    by level, test and fraction, verdicts of `evidence` by fraction, and how many are below the constant sentence."""
+    curves: dict[str, dict[str, list[float]]] = {}
+    kinds: list[dict[str, int]] = []
+    useless: list[int] = []
+    for fraction in fractions:
+        p: dict[str, list[tuple[float, float, float]]] = {}
+        kinds.append({})
+        useless.append(0)
+        for seed in range(runs):
+            eeg = draw(replace(PLANTED_WORLD, planted=fraction), pool, seed)
+            noise = draw(replace(PLANTED_WORLD, planted=0.0), pool, seed, decoder=1).decodings
+            found = level_p(eeg.decodings, noise, WordWeights(eeg.train_texts), similarities(encoder), seed)
+            for level, values in found.items():
+                p.setdefault(level, []).append(values)
+            references = eeg.decodings.references
+            score, constant = bleu(eeg.decodings.outputs, references)[0], constant_sentence_bleu(references)[0]
+            kind, _ = evidence(score, constant, *found["words"][:2])
+            kinds[-1][kind] = kinds[-1].get(kind, 0) + 1
+            useless[-1] += score <= constant
+        _add(curves, p)
+        told = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds[-1].items()))
+        shown = ", ".join(f"{level} {curve['headline'][-1]:.2f}" for level, curve in curves.items())
+        say(f"  planted {fraction:<6g} {shown}; {told}; {useless[-1]} of {runs} below the constant sentence")
+    return {
+        "runs": runs, "fractions": list(fractions), "levels": curves, "evidence": kinds,
+        "below_constant_sentence": useless,
+    }  # fmt: skip
+
+
+def _add(curves: dict[str, dict[str, list[float]]], p: Mapping[str, Sequence[tuple[float, float, float]]]) -> None:
+    """The share of p < .05 of each level and test, as one more point of its curve."""
+    for level, of_level in p.items():
+        for test, share in zip(TESTS, (np.array(of_level) < ALPHA).mean(0), strict=True):
+            curves.setdefault(level, {}).setdefault(test, []).append(float(share))
 
 
 def confounds(lists: Mapping[str, Sequence[str]] | None, runs: int, say: Say = lambda _: None) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Other levels than words, each as a similarity of texts for the same permutation test, and as figures people know.
 
-    characters   1 - edits / the longer of both, over characters: what a character error rate counts
+    bleu_1       BLEU-1 of one output against one sentence, brevity penalty included
+    word_edits   1 - edits / the longer of both, over words: what a word error rate counts
+    characters   the same over characters: what a character error rate counts
     retrieval    rank of a sentence among all of its task, the output asking: idf overlap of words
     semantic     cosine of sentence vectors (`bci.evaluation.embeddings`)
 
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from spikeloom.bci.evaluation.embeddings import SentenceEncoder
 from spikeloom.bci.evaluation.retrieval import retrieval_difference, retrieval_permutation, retrieve
@@ -24,9 +27,14 @@ from spikeloom.bci.evaluation.significance import (
     kernels,
     level_difference,
     level_permutation,
+    occurrences,
 )
+from spikeloom.bci.evaluation.tokens import spaced
 
 DEFINITIONS = {
+    "bleu_1": "clipped matches / words of the output, times the brevity penalty; words between spaces (characters of "
+    "scripts without), case and punctuation kept",
+    "word_edits": "1 - Levenshtein edits / the longer text, over the same words",
     "characters": "1 - Levenshtein edits / the longer text; runs of white space as one, case and punctuation kept",
     "retrieval": "the output asks among all test sentences by idf overlap of words (lower case, no punctuation, no "
     "stemming), length taken out; top-k and mean reciprocal rank, ties shared; p within task and length",
@@ -42,6 +50,31 @@ def character_similarity(outputs: Sequence[str], sentences: Sequence[str]) -> np
     plain = [[" ".join(text.split()) for text in texts] for texts in (outputs, sentences)]
     found: np.ndarray = cdist(*plain, scorer=Levenshtein.normalized_similarity, dtype=np.float64)
     return found
+
+
+def word_edit_similarity(outputs: Sequence[str], sentences: Sequence[str]) -> np.ndarray:
+    """[m, n] in [0, 1]: the same over words."""
+    letters: dict[str, str] = {}  # word -> one character
+
+    def coded(texts: Sequence[str]) -> list[str]:
+        return ["".join(letters.setdefault(w, chr(0x10000 + len(letters))) for w in words) for words in split(texts)]
+
+    return character_similarity(coded(outputs), coded(sentences))
+
+
+def bleu_1_similarity(outputs: Sequence[str], sentences: Sequence[str]) -> np.ndarray:
+    """[m, n] in [0, 1]: BLEU-1 of every output against every sentence; 0 for an empty output."""
+    terms: dict[tuple[str, int], int] = {}  # (word, k): its k-th occurrence, so that clipped counts are inner products
+    said, read = (occurrences(split(texts), terms) for texts in (outputs, sentences))
+    n_said, n_read = (np.maximum(1, np.diff(starts)) for _, starts in (said, read))
+    o, j = (sparse.csr_array((np.ones(len(c)), c, starts), (len(starts) - 1, len(terms))) for c, starts in (said, read))
+    penalty = np.exp(np.minimum(0.0, 1.0 - n_read / n_said[:, None]))
+    return np.asarray((o @ j.T).toarray() / n_said[:, None] * penalty)
+
+
+def split(texts: Sequence[str]) -> list[list[str]]:
+    """The words of each text, as `bci.evaluation.metrics` counts them."""
+    return [spaced(text).split() for text in texts]
 
 
 def semantic_similarity(encoder: SentenceEncoder) -> Similarity:
@@ -64,7 +97,9 @@ def retrieval_scores(decodings: Decodings, weights: WordWeights) -> tuple[np.nda
 
 def similarities(encoder: SentenceEncoder | None = None) -> dict[str, Similarity]:
     """Of the levels that compare texts directly; without an encoder the semantic level is left out."""
-    found: dict[str, Similarity] = {"characters": character_similarity}
+    found: dict[str, Similarity] = {
+        "bleu_1": bleu_1_similarity, "word_edits": word_edit_similarity, "characters": character_similarity,
+    }  # fmt: skip
     return found if encoder is None else {**found, "semantic": semantic_similarity(encoder)}
 
 

@@ -136,7 +136,7 @@ def kernels(outputs: Sequence[str], sentences: Sentences, weights: WordWeights) 
     terms: dict[
         tuple[str, int], int
     ] = {}  # (word, k) stands for the k-th occurrence: min of counts is an inner product
-    said, read = (_occurrences(texts, terms) for texts in ([key_of(o) for o in outputs], sentences.keys))
+    said, read = (occurrences([key.split() for key in keys], terms) for keys in (map(key_of, outputs), sentences.keys))
     idf = weights([word for word, _ in terms])
     found = {}
     for name, weight in (("flat", np.ones(len(terms))), ("idf", idf)):
@@ -149,12 +149,13 @@ def kernels(outputs: Sequence[str], sentences: Sentences, weights: WordWeights) 
     return found
 
 
-def _occurrences(keys: Sequence[str], terms: dict[tuple[str, int], int]) -> tuple[np.ndarray, np.ndarray]:
-    """Column numbers and row starts of a compressed matrix of (word, k) in `keys`; new terms are added to `terms`."""
+def occurrences(texts: Sequence[Sequence[str]], terms: dict[tuple[str, int], int]) -> tuple[np.ndarray, np.ndarray]:
+    """Column numbers and row starts of a compressed matrix of (word, k) in words of `texts`; new terms are added to
+    `terms`."""
     columns, starts = [], [0]  # int
-    for key in keys:
+    for words in texts:
         seen: Counter[str] = Counter()
-        for word in key.split():
+        for word in words:
             columns.append(terms.setdefault((word, seen[word]), len(terms)))
             seen[word] += 1
         starts.append(len(columns))

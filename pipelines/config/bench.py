@@ -20,8 +20,8 @@ class CalibrationBenchConfig:
     """Simulated experiments: without a signal, of each strength of the power curve, of each null world."""
 
     null_runs: int = 200  # experiments without a signal
-    power_runs: int = 20  # experiments at each strength of the power curve
-    world_runs: int = 100  # experiments in each null world, at every level (words, characters, retrieval, semantic)
+    power_runs: int = 20  # experiments at each strength and each fraction of planted words; 0: none
+    world_runs: int = 100  # experiments in each null world, at every level
     confound_runs: int = 100  # experiments in which the EEG holds gaze or drift in place of words; 0: none
     encoder: str | None = None  # of the semantic level: a folder, minilm or wordllama; null: left out
     tasks: list[str] = field(default_factory=list)  # task lists that are read and written; empty: all five

@@ -75,8 +75,8 @@ def test_few_null_worlds_of_each_kind_reject():
 def test_planted_words_are_found():
     data_folder("zuco/zuco1_task_materials")  # synthetic sentences have too few rare words to plant
     assert max(p_of(PLANTED_WORLD, seed) for seed in range(4)) < ALPHA
-    found = planted_words(pool(), 4)
-    assert found["evidence"] == {"beats_noise_control": 4}  # whatever the BLEU-1 of the constant sentence
+    found = planted_words(pool(), 4, fractions=(0.02,))
+    assert found["evidence"] == [{"beats_noise_control": 4}]  # whatever the BLEU-1 of the constant sentence
 
 
 def test_every_level_is_silent_about_null_decoders_with_a_control_or_without() -> None:
@@ -143,11 +143,13 @@ def test_false_positive_rates_and_power_are_those_of_a_calibrated_test(capsys):
     for tests in found["null_worlds"]["levels"].values():
         assert all(value["rejected"] <= 0.08 and value["largest"] <= 0.13 for value in tests.values())
     assert found["null_worlds"]["levels"]["words"]["own"]["rejected"] >= 0.025
-    assert found["planted_words"]["evidence"]["beats_noise_control"] >= 45
+    planted = dict(zip(found["planted_words"]["fractions"], found["planted_words"]["evidence"], strict=True))
+    assert planted[0.02]["beats_noise_control"] >= 18  # of 20
 
 
 def test_a_small_calibration_tells_every_figure():
     said = []
     found = calibrate(synthetic_pool(), null_runs=1, power_runs=1, world_runs=1, confound_runs=1, say=said.append)
     assert len(found["null_worlds"]["worlds"]) == 12 and found["confounds"]["drift"] is None and len(said) >= 20
-    assert set(found["power"]["levels"]) == set(found["null_worlds"]["levels"]) == {"words", "characters", "retrieval"}
+    levels = {"words", "bleu_1", "word_edits", "characters", "retrieval"}
+    assert all(set(found[part]["levels"]) == levels for part in ("power", "null_worlds", "planted_words"))

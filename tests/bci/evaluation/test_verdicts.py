@@ -2,12 +2,19 @@
 
 from dataclasses import replace
 
+import jiwer
 import numpy as np
 import pytest
 
 from spikeloom.bci.evaluation.battery import synthetic_pool
 from spikeloom.bci.evaluation.embeddings import SentenceEncoder, load_encoder
-from spikeloom.bci.evaluation.levels import character_similarity, level_tests
+from spikeloom.bci.evaluation.levels import (
+    bleu_1_similarity,
+    character_similarity,
+    level_tests,
+    word_edit_similarity,
+)
+from spikeloom.bci.evaluation.metrics import bleu
 from spikeloom.bci.evaluation.null_worlds import NULL_WORLDS, NullWorld, draw
 from spikeloom.bci.evaluation.protocol import ProtocolConfig, mismatch
 from spikeloom.bci.evaluation.rows import Decodings
@@ -89,17 +96,32 @@ def test_every_level_finds_what_was_planted_and_not_what_was_not() -> None:
     encoder = SentenceEncoder(name="letters", width=26, vectors_of=letters)
     found = level_tests(with_content(0.3), WordWeights(FREE.train_texts), encoder=encoder, n_permutations=99)
     assert {level: values["p"] for level, values in found.items()} == {
-        "characters": 0.01, "semantic": 0.01, "retrieval": 0.01,
+        "bleu_1": 0.01, "word_edits": 0.01, "characters": 0.01, "semantic": 0.01, "retrieval": 0.01,
     }  # fmt: skip
     assert found["retrieval"]["top"][1] > found["retrieval"]["chance_top"][1]
     null_p = [level_permutation(draw(NULL_WORLDS[k], POOL, k).decodings, character_similarity, 99).p for k in range(4)]
     assert min(null_p) > 0.01
 
 
+def test_similarities_of_words_are_those_of_the_metrics() -> None:
+    outputs = ["the king of the hill", "Frogs eat flies", "", "the the the"]
+    sentences = ["the king was on the hill", "flies eat frogs", "the"]
+    bleu_1, edits = bleu_1_similarity(outputs, sentences), word_edit_similarity(outputs, sentences)
+    for i, said in enumerate(outputs[:2]):
+        for j, true in enumerate(sentences):
+            assert 100 * bleu_1[i, j] == pytest.approx(bleu([said], [true])[0])
+            longer = max(len(said.split()), len(true.split()))
+            wrong = jiwer.process_words(true, said)
+            assert edits[i, j] == pytest.approx(1 - (wrong.substitutions + wrong.deletions + wrong.insertions) / longer)
+    assert not bleu_1[2].any() and not edits[2].any()
+    assert bleu_1[3].tolist() == pytest.approx([2 / 3 * np.exp(-1), 0, 1 / 3])
+    assert bleu_1_similarity(["我爱你"], ["我爱他"])[0, 0] == pytest.approx(2 / 3)  # characters are the words
+
+
 def test_equal_outputs_are_retrieved_at_chance() -> None:
     same = replace(FREE.decodings, outputs=("so it goes",) * len(FREE.decodings))
     found = level_tests(same, WordWeights(FREE.train_texts), n_permutations=19)
-    assert found["characters"]["p"] == found["retrieval"]["p"] == 1.0
+    assert {values["p"] for values in found.values()} == {1.0}
 
 
 def test_an_encoder_that_is_not_there_says_what_to_install_or_give(tmp_path) -> None:  # type: ignore[no-untyped-def]
