@@ -100,6 +100,8 @@ def e2t_ptr(
         k: EncodedTrials(t, tokenizer, MAX_LENGTH, sizes.text_target) for k, t in (("train", train), ("valid", valid))
     }
     encoder, objective = sizes.build(tokenizer.vocab_size), PretrainingConfig.planted().build()
+    if (vectors := sets["train"].target) is not None:
+        encoder.start_target(vectors)
 
     def pretraining(batch: PretrainingBatch, _: object) -> Tensor:
         return objective(encoder, batch, generator).total

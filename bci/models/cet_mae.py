@@ -32,6 +32,7 @@ from spikeloom.bci.models.layers import Layer, MultiStreamLayer, Position, initi
 from spikeloom.bci.zuco.records import N_FEATURES
 
 STREAMS = ("joint", "eeg", "text")
+TARGET_RANK, TARGET_SHRINKAGE = 1e-4, 1e-2  # of the largest variance: what counts as a direction, what is added to it
 
 
 @dataclass
@@ -298,6 +299,22 @@ class CETMAE(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=["e
             return self._target_vector(target)
         text_mask = ids != PAD
         return mean_direction(self.front.unify_branch(self.encode_text(ids, text_mask), text_mask, "text"), text_mask)
+
+    @torch.no_grad()
+    def start_target(self, vectors: Tensor) -> None:
+        """Begin the map of the text target as a whitening of training sentences [n, W], mixed at random into D values,
+        so that rare words count as much as frequent ones from the first step. Without a text target nothing happens."""
+        if self.target is None:
+            return
+        distinct = vectors.unique(dim=0).double()
+        mean = distinct.mean(0)
+        values, directions = torch.linalg.eigh((distinct - mean).T @ (distinct - mean) / len(distinct))
+        kept = values > TARGET_RANK * values.max()
+        whitening = directions[:, kept] / (values[kept] + TARGET_SHRINKAGE * values.max()).sqrt()
+        mixing = torch.randn(int(kept.sum()), self.target.out_features, dtype=torch.double) / int(kept.sum()) ** 0.5
+        weight = (whitening @ mixing).T
+        self.target.weight.copy_(weight)
+        self.target.bias.copy_(-weight @ mean)
 
     def _target_vector(self, target: Tensor | None) -> Tensor:
         if self.target is None or target is None:

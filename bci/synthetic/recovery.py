@@ -179,6 +179,8 @@ class SyntheticRecovery:
         torch.manual_seed(config.seed)
         generator = torch.Generator().manual_seed(config.seed)
         model = sizes.build(self.tokenizer.vocab_size).train()
+        if trials.target is not None:
+            model.start_target(trials.target)
         if variant == "position_of_batch":
             for part in (model.front.e_branch, model.eeg_decoder):
                 part.position = BatchPosition(sizes.dropout)

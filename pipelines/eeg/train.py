@@ -85,7 +85,7 @@ def pretrain(config: TrainConfig, trials: TrialSplits | None = None) -> dict[str
         if is_first() and not config.trainer.fast_dev_run:
             trials.split.save(run / "split")
         lightning.seed_everything(config.seed, verbose=False)
-        module = PretrainingModule(config, data.spec)
+        module = pretraining_module(config, data)
         if config.pretrained is not None:
             inherit(module.model, config.pretrained)
         announce(config, data, module)
@@ -189,6 +189,14 @@ def announce(config: TrainConfig, data: TrialDataModule, module: Any) -> None:
     )  # fmt: skip
 
 
+def pretraining_module(config: TrainConfig, data: TrialDataModule) -> PretrainingModule:
+    """A CET-MAE before its first step; the map of a text target begins with the training sentences."""
+    module = PretrainingModule(config, data.spec)
+    if (vectors := data.train_set.target) is not None:
+        module.model.start_target(vectors)
+    return module
+
+
 def of_sets(config: TrainConfig, sets: Mapping[str, EncodedTrials], vocab_size: int, seed: int) -> TrialDataModule:
     """Trials that are encoded already, as batches."""
     data = TrialDataModule(
@@ -240,7 +248,7 @@ def learn_encoder(
     vocab_size = load_model(Path(config.pretrained or "") / "model").model.vocab_size
     data = of_sets(before, sets, vocab_size, seed)
     lightning.seed_everything(seed, verbose=False)
-    module = PretrainingModule(before, data.spec)
+    module = pretraining_module(before, data)
     fit(module, data, before, folder, seed=seed, pick="best_loss", quiet=True).keep_best(module)
     weights: dict[str, torch.Tensor] = module.model.state_dict()
     return weights

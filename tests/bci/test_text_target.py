@@ -56,6 +56,27 @@ def test_a_text_target_takes_the_place_of_the_text_stream_and_outlives_its_encod
     assert torch.equal(again.text_vector(batch(None).ids, vectors), model.text_vector(batch(None).ids, vectors))
 
 
+def test_the_map_of_a_text_target_begins_as_a_whitening_of_training_sentences() -> None:
+    config = CETMAEConfig.planted()
+    config.text_target, config.text_target_width = "wordllama", 12
+    torch.manual_seed(0)
+    model = config.build(64)
+    spread = torch.tensor([10.0, 3.0, *[1.0] * 8, 0.0, 0.0])  # two values never vary
+    vectors = 5.0 + torch.randn(400, 12) * spread
+    model.start_target(torch.cat((vectors, vectors[:50])))
+    assert model.target is not None
+    with torch.no_grad():
+        mapped = model.target(vectors)
+    assert mapped.mean(0).abs().max() < 0.05
+    values = torch.linalg.eigvalsh(torch.cov(mapped.T))[-10:]
+    raw = torch.linalg.eigvalsh(torch.cov(vectors.T))[-10:]
+    assert values.max() / values.min() < 10 < raw.max() / raw.min()
+    plain = CETMAEConfig.planted().build(64)
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    plain.start_target(vectors)
+    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
+
+
 def test_widths_are_known_without_the_package_and_its_absence_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
