@@ -24,8 +24,8 @@ EPSILON = 1e-6
 
 # Why a sentence gives no sample; the first that holds is the reason.
 DROP_REASONS = (
-    "missing", "no_text", "text_mismatch", "gaze", "sentence_length", "sentence_nan", "no_fixation", "word_length", "word_nan",
-    "not_finite", "flat", "scale", "level",
+    "missing", "no_text", "text_mismatch", "gaze", "sentence_length", "sentence_nan", "no_fixation", "word_length",
+    "word_nan", "not_finite", "flat", "scale", "level",
 )  # fmt: skip
 PLAUSIBLE_UV = (0.02, 300.0)  # median band amplitude of a token; ZuCo's lie between 1 and 10
 # A row whose amplitude is this far from the median of its recording is dropped, where both limits are passed.

@@ -29,7 +29,7 @@ from spikeloom.pipelines.training.runtime import watch
 
 log = logging.getLogger("spikeloom")
 SHOWN = ("n_rows", "n_missing_sentence", "n_sentence_nan", "n_words", "n_unfixated", "n_nan_fixation", "n_kept")
-WRONG = ("no_text", "text_mismatch", "gaze", "not_finite", "flat", "scale")  # reasons no recording gives, but a faulty export
+WRONG = ("no_text", "text_mismatch", "gaze", "not_finite", "flat", "scale")  # of a faulty export
 SPECTRUM_ROWS = 5  # of every file: their raw EEG is read for the spectrum
 
 
