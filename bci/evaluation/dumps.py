@@ -3,8 +3,10 @@
     Predicted: … / True: …                          NeuSpeech and others; either order, separators between the pairs
     target string: … / predicted string: …          EEG-To-Text; also `predicted string with tf:` (teacher forcing)
     Ref: … / Hyp: …   3. Prediction: … / Label: …   other names of the two, numbered or not
+    T-0 … / H-0 …                                   fairseq, by number; D-0, where it is there, before H-0
     .csv .tsv                                       a header with a column of outputs and one of references
-    .json .jsonl                                    objects, one a row, or an object of two lists
+    .json .jsonl                                    objects, one a row, an object of lists, or columns and data
+    two files                                       outputs and references, a line each
 
 Special tokens of tokenizers are cut, texts broken over lines are joined, and both are counted in `notes`. Subject, task
 and seed are taken where a table has them. What this module does not do: guess a reference that is not there.
@@ -63,6 +65,24 @@ class Dump:
     notes: tuple[str, ...]
 
 
+def read_lines(path: Path, references: Path) -> Dump:
+    """Outputs of one file and references of another, a line each. Raises ValueError where they differ in number."""
+    columns = {}
+    for name, file in (("output", Path(path)), ("reference", Path(references))):
+        text = _text(file, "give a file with one text a line")
+        columns[name] = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    said, true = columns["output"], columns["reference"]
+    if len(said) != len(true):
+        raise ValueError(
+            f"{path} has {len(said):,} lines, {references} has {len(true):,}; give files of the same trials"
+        )
+    rows: list[Row] = [
+        (f"line {number}", {"output": a, "reference": b})
+        for number, (a, b) in enumerate(zip(said, true, strict=True), 1)
+    ]
+    return _dump(Path(path), rows, "lines of two files", [], None, None)
+
+
 def role_of(name: str) -> str:
     """A name of a column or marker without case, spelling of spaces, and what it says of its type:
     `Target String` -> target, `pred_text` -> pred, `predicted string with tf` as it is but for the spaces."""
@@ -79,16 +99,7 @@ def read_dump(path: Path, column: str | None = None, reference_column: str | Non
     FileNotFoundError when there is no file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is no file; give one with lines `Predicted: …` and `True: …`, or a .csv, .tsv, .json or .jsonl"
-        )
-    if path.stat().st_size > LARGEST_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; give a file of decoded text below 256 MB")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+    text = _text(path, "give one with lines `Predicted: …` and `True: …`, or a .csv, .tsv, .json or .jsonl")
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         rows, layout, notes = _table(path, text, suffix), suffix[1:], list[str]()
@@ -100,6 +111,19 @@ def read_dump(path: Path, column: str | None = None, reference_column: str | Non
 
 
 Row = tuple[str, dict[str, Any]]  # where, in words; values by name
+
+
+def _text(path: Path, remedy: str) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; {remedy}")
+    if path.stat().st_size > LARGEST_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; give a file of decoded text below 256 MB")
+    content = path.read_bytes()
+    coding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return content.decode(coding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
 
 
 def _dump(
@@ -222,6 +246,11 @@ def _json(path: Path, text: str) -> list[Row]:
             raise ValueError(f"{path} is not JSON ({error}); give a list of objects") from error
         if isinstance(whole, dict):
             lists = {name: value for name, value in whole.items() if isinstance(value, list)}
+            if {"columns", "data"} <= set(lists) and all(isinstance(row, list) for row in lists["data"]):
+                names, data = lists["columns"], lists["data"]  # tables of wandb and pandas
+                if any(len(row) != len(names) for row in data) or not all(isinstance(name, str) for name in names):
+                    raise ValueError(f"{path}: its rows do not have the {len(names)} columns it names; write it again")
+                lists = {name: [row[k] for row in data] for k, name in enumerate(names)}
             if not lists:
                 raise ValueError(f"{path} holds no list; give a list of objects, or an object of lists")
             rows = [value for value in lists.values() if value and all(isinstance(row, dict) for row in value)]
@@ -248,6 +277,8 @@ def _lines(path: Path, text: str) -> tuple[list[Row], str, list[str]]:
         text = text.replace("\r", "\n")
     lines = [line.removesuffix("\r") for line in text.split("\n")]  # only \n ends a line: other breaks occur in texts
     layout = ""
+    if numbered := _fairseq(lines):
+        return numbered, "fairseq", []
     if not any(_MARKER.fullmatch(line) for line in lines):
         header = [role_of(cell) for cell in re.split(r"[\t,;]", lines[0])]
         if set(header) & set(OUTPUTS) and set(header) & set(REFERENCES):
@@ -318,6 +349,20 @@ def _lines(path: Path, text: str) -> tuple[list[Row], str, list[str]]:
     if not layout:
         layout = "EEG-To-Text" if any("string" in name for name in spelt) else "Predicted/True"
     return rows, layout, [f"{n_ignored} lines outside of pairs ignored"] if n_ignored else []
+
+
+def _fairseq(lines: list[str]) -> list[Row]:
+    """Rows of its generator: T-5 <tab> target, H-5 <tab> score <tab> text, D-5 the same without subwords."""
+    found: dict[str, dict[str, str]] = {}
+    for line in lines:
+        if taken := re.fullmatch(r"([THD])-(\d+)\t(.*)", line):
+            kind, number, text = taken.groups()
+            found.setdefault(number, {}).setdefault(kind, text if kind == "T" else text.split("\t", 1)[-1])
+    return [
+        (f"number {number}", {"output": texts.get("D", texts.get("H")), "reference": texts["T"]})
+        for number, texts in found.items()
+        if "T" in texts
+    ]
 
 
 def _with_markers(lines: list[str]) -> tuple[list[str], str]:

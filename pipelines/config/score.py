@@ -10,6 +10,7 @@ from spikeloom.bci.evaluation.protocol import CONSTANT_SENTENCE
 @dataclass
 class ScoreConfig:
     predictions: str = MISSING  # decoded text: `Predicted:`/`True:` lines, EEG-To-Text dumps, .csv, .tsv, .json, .jsonl
+    references: str | None = None  # where they lie in a file of their own: one a line, as the predictions
     out: str | None = None  # JSON file
     noise: str | None = None  # the same of a noise control
     controls: list[str] = field(default_factory=list)  # of further controls without EEG: gaze only, mask only, …

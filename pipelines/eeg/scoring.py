@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeloom.bci.evaluation.diversity import diversity
-from spikeloom.bci.evaluation.dumps import read_dump
+from spikeloom.bci.evaluation.dumps import Dump, read_dump, read_lines
 from spikeloom.bci.evaluation.embeddings import load_encoder
 from spikeloom.bci.evaluation.levels import DEFINITIONS as LEVEL_DEFINITIONS
 from spikeloom.bci.evaluation.levels import level_tests
@@ -24,9 +24,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     """Metrics in percent, the tests of every level, and in words what they show."""
     lists = {} if config.materials is None else task_lists(Path(config.materials))
     films = set(lists.get("SR1", ()))
-    dump = read_dump(Path(config.predictions), config.column, config.reference_column)
+    dump = read(config, config.predictions)
     decodings = with_tasks(dump.decodings, films)
-    train = read_lines(Path(config.train)) if config.train is not None else list(decodings.references)
+    train = train_lines(Path(config.train)) if config.train is not None else list(decodings.references)
     encoder = None if config.encoder is None else load_encoder(config.encoder)
     weights = WordWeights(train)
     metrics = measure(decodings.outputs, decodings.references)
@@ -34,10 +34,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     n, seed = config.n_permutations, config.seed
     own = sentence_permutation(decodings, weights, n, seed)
     files = [*([config.noise] if config.noise is not None else []), *config.controls]
-    others = {
-        file: with_tasks(read_dump(Path(file), config.column, config.reference_column).decodings, films)
-        for file in files
-    }
+    others = {file: with_tasks(read(config, file).decodings, films) for file in files}
     differences = {file: difference_permutation(decodings, other, weights, n, seed) for file, other in others.items()}
     worst = max(differences, key=lambda file: differences[file].p) if differences else None
     difference = differences[worst] if worst is not None else None
@@ -74,6 +71,16 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def read(config: ScoreConfig, file: str) -> Dump:
+    """The rows of predictions or of a control."""
+    if config.references is None:
+        return read_dump(Path(file), config.column, config.reference_column)
+    if config.column is not None or config.reference_column is not None:
+        raise ValueError(f"references={config.references} goes with files of lines, which have no columns; leave "
+                         "column and reference_column out")  # fmt: skip
+    return read_lines(Path(file), Path(config.references))
+
+
 def task_lists(materials: Path) -> dict[str, list[str]]:
     """Normalised sentences of ZuCo's tasks in the order of presentation; none where the materials are not there."""
     if not (materials / "zuco1_task_materials").is_dir():
@@ -101,7 +108,7 @@ def with_tasks(decodings: Decodings, films: set[str]) -> Decodings:
     return replace(decodings, tasks=tasks)
 
 
-def read_lines(path: Path) -> list[str]:
+def train_lines(path: Path) -> list[str]:
     """Train sentences, one a line. Raises ValueError when there is none."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file; give train=FILE with one sentence a line, or leave it out")

@@ -13,7 +13,7 @@ from spikeloom.bci.evaluation.metrics import bleu_bpe
 from spikeloom.bci.models.bart import pretrained_bart
 from spikeloom.bci.synthetic.zuco import read_lines
 from spikeloom.pipelines.datasets.leakage import _corpus
-from spikeloom.pipelines.eeg.scoring import read_lines as read_train_lines
+from spikeloom.pipelines.eeg.scoring import train_lines
 from tests.fuzz.parser import OneFile, Parser, files, of_one_file
 
 LINES = ("a quiet house on the hill.", "he reads the second book.", "the film is long.")
@@ -27,8 +27,11 @@ def dumps(folder: Path) -> None:
         f"target string: {b}\npredicted string: {a}\npredicted string with tf: {a}\n###\n"
         for a, b in zip(LINES, LINES, strict=True)
     )
+    logged = json.dumps({"columns": ["pred", "ref"], "data": [list(pair) for pair in zip(LINES, LINES, strict=True)]})
+    numbered = "".join(f"T-{k}\t{text}\nH-{k}\t-0.5\t{text}\n" for k, text in enumerate(LINES))
     for i, (name, text) in enumerate((
-        ("a.csv", table), ("a.tsv", table.replace(",", "\t")), ("a.json", json.dumps(rows)),
+        ("c.json", logged), ("c.txt", numbered), ("a.csv", table), ("a.tsv", table.replace(",", "\t")),
+        ("a.json", json.dumps(rows)),
         ("a.jsonl", "\n".join(map(json.dumps, rows))), ("a.txt", pairs), ("b.txt", older),
     )):  # fmt: skip
         (folder / str(i)).mkdir()
@@ -103,9 +106,9 @@ def are_vectors(result: np.ndarray) -> None:
 DUMPS = "bci/evaluation/dumps.py"
 SENTENCES = files("a.txt", lambda: ["\n".join(LINES).encode()])
 ONE_FILE: tuple[OneFile, ...] = (
-    ("decoding_dumps", dumps, read_dump, is_dump, (f"{DUMPS}:read_dump", f"{DUMPS}:_table", f"{DUMPS}:_json")),
-    ("sentences_txt", SENTENCES, lambda path: (read_lines(path), read_train_lines(path)), None,
-     ("bci/synthetic/zuco.py:read_lines", "pipelines/eeg/scoring.py:read_lines")),
+    ("decoding_dumps", dumps, read_dump, is_dump, (f"{DUMPS}:_text", f"{DUMPS}:_table", f"{DUMPS}:_json")),
+    ("sentences_txt", SENTENCES, lambda path: (read_lines(path), train_lines(path)), None,
+     ("bci/synthetic/zuco.py:read_lines", "pipelines/eeg/scoring.py:train_lines")),
     ("text_corpora", SENTENCES, lambda path: _corpus(path, [*LINES]), None,
      ("pipelines/datasets/leakage.py:_corpus",)),
 )  # fmt: skip

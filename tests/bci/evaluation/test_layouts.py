@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spikeloom.bci.evaluation.dumps import read_dump
+from spikeloom.bci.evaluation.dumps import read_dump, read_lines
 from spikeloom.bci.evaluation.metrics import definitions, measure
 from spikeloom.bci.evaluation.tokens import key_of, n_words, spaced
 
@@ -84,6 +84,42 @@ def test_columns_have_other_names(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     found = read_dump(tmp_path / name).decodings
     assert (set(found.outputs), set(found.references)) == ({"a b"}, {"c d"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("wandb.json", json.dumps({"columns": ["step", "pred", "ref"], "data": [[1, s, t] for s, t in ROWS]}).encode()),
+        ("generate.txt", "".join(
+            f"S-{k}\teeg\nT-{k}\t{t}\nH-{k}\t-0.7\t{s.replace(' ', ' ▁')}\nD-{k}\t-0.7\t{s}\nP-{k}\t-1 -2\n"
+            for k, (s, t) in enumerate(ROWS)
+        ).encode()),
+        ("excel.txt", ("prediction\treference\r\n" + "".join(f"{s}\t{t}\r\n" for s, t in ROWS)).encode("utf-16")),
+        ("excel.csv", ("\ufeffvorhersage;prediction;reference\n" + "".join(f"x;{s};{t}\n" for s, t in ROWS)).encode()),
+    ],
+)  # fmt: skip
+def test_tables_of_loggers_spreadsheets_and_fairseq_are_read_as_they_are(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    found = read_dump(tmp_path / name).decodings
+    assert list(zip(found.outputs, found.references, strict=True)) == ROWS
+
+
+def test_outputs_and_references_may_lie_in_two_files(tmp_path: Path) -> None:
+    said, true = tmp_path / "hyp.txt", tmp_path / "ref.txt"
+    said.write_text("<s>he was a boy</s>\r\n\r\n")
+    true.write_text("She was a girl.\nПривет, мир!\n")
+    found = read_lines(said, true).decodings
+    assert found.outputs == ("he was a boy", "") and found.references == ("She was a girl.", "Привет, мир!")
+    true.write_text("one\n\n")
+    with pytest.raises(ValueError, match=r"hyp\.txt, line 2 is an empty `reference:`"):
+        read_lines(said, true)
+    true.write_text("one\n")
+    with pytest.raises(ValueError, match=r"hyp\.txt has 2 lines, .*ref\.txt has 1"):
+        read_lines(said, true)
+    with pytest.raises(FileNotFoundError, match="one text a line"):
+        read_lines(said, tmp_path / "no.txt")
 
 
 def test_columns_of_no_usual_name_are_given_and_a_choice_is_said(tmp_path: Path) -> None:

@@ -109,12 +109,14 @@ def test_similarities_of_words_are_those_of_the_metrics() -> None:
     bleu_1, edits = bleu_1_similarity(outputs, sentences), word_edit_similarity(outputs, sentences)
     for i, said in enumerate(outputs[:2]):
         for j, true in enumerate(sentences):
-            assert 100 * bleu_1[i, j] == pytest.approx(bleu([said], [true])[0])
-            longer = max(len(said.split()), len(true.split()))
+            n, m = len(said.split()), len(true.split())
+            assert 100 * bleu_1[i, j] * np.exp(min(0, 1 - m / n)) == pytest.approx(bleu([said], [true])[0])
             wrong = jiwer.process_words(true, said)
-            assert edits[i, j] == pytest.approx(1 - (wrong.substitutions + wrong.deletions + wrong.insertions) / longer)
+            assert edits[i, j] == pytest.approx(
+                1 - (wrong.substitutions + wrong.deletions + wrong.insertions) / max(n, m)
+            )
     assert not bleu_1[2].any() and not edits[2].any()
-    assert bleu_1[3].tolist() == pytest.approx([2 / 3 * np.exp(-1), 0, 1 / 3])
+    assert bleu_1[3].tolist() == pytest.approx([2 / 3, 0, 1 / 3])
     assert bleu_1_similarity(["我爱你"], ["我爱他"])[0, 0] == pytest.approx(2 / 3)  # characters are the words
 
 
