@@ -92,7 +92,7 @@ def test_recordings_are_a_dataset_of_moabb() -> None:
     every = [raw for sessions in raws.values() for runs in sessions.values() for raw in runs.values()]
     shown = sorted({str(name) for raw in every for name in raw.annotations.description if name.startswith("sentence/")})
 
-    class SpikeloomReading(BaseDataset):  # type: ignore[misc]
+    class SpikeloomReading(BaseDataset):
         def __init__(self) -> None:
             super().__init__(
                 subjects=list(range(1, 1 + len(raws))), sessions_per_subject=1, code="SpikeloomReading",

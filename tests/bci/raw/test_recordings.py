@@ -11,6 +11,7 @@ from spikeloom.bci.raw.clock import Clock
 from spikeloom.bci.raw.eyelink import gaze_of, read_eyelink
 from spikeloom.bci.raw.recordings import SUFFIXES, find_recordings, onto_net, read_recording, windows_of
 from spikeloom.bci.zuco.records import CHANNELS
+from spikeloom.pipelines.datasets.eeg import fixation_pieces
 from tests.conftest import data_folder
 
 
@@ -38,12 +39,12 @@ def test_every_real_recording_is_read_and_brought_onto_the_net() -> None:
 
 
 def test_electrodes_of_the_net_are_kept_whatever_their_order() -> None:
-    raw = sine(list(CHANNELS[::-1]), 500.0)
-    raw._data[0] = 0.0  # Cz, to which all others refer
+    raw = net_raw().pick(list(CHANNELS[::-1]))
+    assert not raw._data[0].any()  # Cz, to which all others refer
     net = onto_net(raw)
     at = [raw.ch_names.index(name) for name in CHANNELS]
-    inner = slice(900, 1100)
-    np.testing.assert_allclose(net.eeg_uv[:, inner], 1e6 * raw.get_data()[at][:, inner], atol=0.2)
+    filtered = raw.filter(0.5, None, verbose="error").get_data()
+    np.testing.assert_allclose(net.eeg_uv, 1e6 * filtered[at], atol=1e-6)
     assert "as recorded" in net.how
 
 
@@ -226,6 +227,12 @@ def test_onsets_of_a_cropped_recording_count_from_its_first_sample(tmp_path: Pat
     cap.crop(10, 39).save(tmp_path / "crop_raw.fif", verbose="error")
     found = onto_net(read_recording(tmp_path / "crop_raw.fif"))
     assert found.events == ((10.0, "1"), (15.0, "2"), (20.0, "3"))
+    lines = ["SAMPLES GAZE LEFT RATE 500.00"]  # each trigger, and a fixation 200 ms after it
+    for number, ms in enumerate((1_020_000, 1_025_000, 1_030_000), 1):
+        lines += [f"INPUT {ms} {number}", f"{ms + 200} 4.0 3.0 1.0 ...", f"EFIX L {ms + 200} {ms + 498} 300 4.0 3.0 1"]
+    (tmp_path / "x.asc").write_text("\n".join(lines) + "\n")
+    pieces = fixation_pieces(found, read_eyelink(tmp_path / "x.asc"), "crop_raw.fif")
+    assert (pieces[:, 0] / 500).tolist() == [10.2, 15.2, 20.2]
 
 
 def test_trigger_channels_are_events() -> None:
@@ -296,14 +303,13 @@ def edf(path: Path, units: list[str], prefilter: list[str] | None = None, half_u
     return path
 
 
-@pytest.mark.parametrize("unit", ["uv", "UV", "microV", "µV", "mV", "V"])
+@pytest.mark.parametrize("unit", ["uv", "UV", "microV", "µV", "mV", "V", "nV"])
 def test_units_are_read_whatever_their_spelling(unit: str, tmp_path: Path) -> None:
     expected = onto_net(read_recording(edf(tmp_path / "ok.edf", ["uV"] * 32))).eeg_uv
-    scale = {"mV": 1e-3, "V": 1e-6}.get(unit, 1.0)
     raw = read_recording(edf(tmp_path / "x.edf", [unit] * 32, half_uv=1000.0))
-    if scale == 1.0:
+    if unit not in ("V", "mV", "nV"):
         np.testing.assert_allclose(onto_net(raw).eeg_uv, expected, atol=1e-6)
-    else:  # numbers that big are no EEG in that unit
+    else:  # such numbers are no EEG in that unit
         with pytest.raises(ValueError, match=r"standard deviation of .* µV, not that of EEG.*give unit=uV"):
             onto_net(raw, "x")
 
