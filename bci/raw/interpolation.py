@@ -66,12 +66,12 @@ def find_lost(eeg: "mne.io.BaseRaw", name: str) -> Lost:
 
 def _reference_of(eeg: "mne.io.BaseRaw", flat: list[int]) -> str | None:
     """The electrode all others refer to: Cz where it is flat, else the only one of zeros, where zeros fit the field of
-    the others. Where that is left open, Cz of the net is the reference, and any other electrode is dead."""
+    the others. Cz of the net is so by design, but for recordings that refer to their average."""
     names = [eeg.ch_names[k] for k in flat]
     zeros = [eeg.ch_names[k] for k in flat if not eeg._data[k].any()]
     if REFERENCE in names:
         error = error_of_zeros(eeg, REFERENCE, frozenset(names))
-        if error <= ZEROS_FIT or (np.isnan(error) and set(CHANNELS) <= set(eeg.ch_names)):
+        if error <= ZEROS_FIT or (error != np.inf and set(CHANNELS) <= set(eeg.ch_names)):
             return REFERENCE
     fits = len(zeros) == 1 and zeros[0] != REFERENCE and error_of_zeros(eeg, zeros[0], frozenset(names)) <= ZEROS_FIT
     return zeros[0] if fits else None

@@ -118,7 +118,7 @@ def test_dead_and_reference_electrodes_of_real_recordings_are_told_apart() -> No
         assert max(found[name][0] for name in usual) <= ZEROS_FIT, found
 
 
-def test_cz_of_the_net_is_dead_where_zeros_do_not_fit() -> None:
+def test_cz_of_the_net_is_dead_where_the_others_refer_to_their_average() -> None:
     raw = net_raw()
     expected = onto_net(raw).eeg_uv
     average = raw.copy().set_eeg_reference("average", projection=False, verbose="error")
