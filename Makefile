@@ -89,9 +89,10 @@ $(STAMP): $(LOCKED)
 	"$(VENV)/bin/python" packaging/install.py
 	touch "$@"
 
-$(VENV)/.installed-docs: $(STAMP)
-	"$(VENV)/bin/python" -m pip install --quiet --no-compile -e ".[docs,onnx,nir]"
-	touch "$@"
+$(VENV)/.installed-docs: $(LOCKED)
+	test -x "$(VENV)/bin/python" || "$(PYTHON)" -m venv "$(VENV)"
+	"$(VENV)/bin/python" packaging/install.py dev docs
+	touch "$(STAMP)" "$(VENV)/.installed-dev" "$@"
 
 # The dev set brings the plain install along: one step, and `make demo` afterwards finds it done.
 $(VENV)/.installed-dev: $(LOCKED)

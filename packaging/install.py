@@ -1,6 +1,6 @@
 """Install spikeloom editable into the environment of this Python, from the locked set where it fits: `make` calls this.
 
-    python packaging/install.py [dev]
+    python packaging/install.py [dev [docs]]
 
 Every file is compared with packaging/lock; torch and torchaudio come last, without hashes (packaging/lock/torch.txt).
 Where the locked set does not fit (another platform, Python or index), one line says so and pip resolves within the
@@ -9,6 +9,7 @@ bounds of pyproject.toml. A file whose hash differs is never installed: that sto
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,19 +24,27 @@ def pip(*arguments: str) -> tuple[int, str]:
     return done.returncode, (done.stderr + done.stdout).strip()
 
 
-def steps(dev: bool) -> list[tuple[str, ...]]:
+def steps(extras: Sequence[str]) -> list[tuple[str, ...]]:
     """What pip is asked for, in order. Packages without a wheel are built by the setuptools of the locked set."""
     checked = ("--require-hashes", "--no-deps", "--no-build-isolation")
     return [
         (*checked, "-r", str(LOCK / "build.txt")),
-        (*checked, *(("-r", str(LOCK / "dev.txt")) if dev else ()), "-r", str(LOCK / "run.txt")),
-        ("-r", str(LOCK / "torch.txt"), *(("-r", str(LOCK / "torch-dev.txt")) if dev else ())),
+        (*checked, *requirements(*extras, "run")),
+        requirements("torch", *(["torch-dev"] if "dev" in extras else [])),
         ("--no-deps", "--no-build-isolation", "-e", "."),
     ]
 
 
-def main(dev: bool) -> int:
-    for arguments in steps(dev):
+def requirements(*names: str) -> tuple[str, ...]:
+    """Options of pip for files of packaging/lock."""
+    return tuple(word for name in names for word in ("-r", str(LOCK / f"{name}.txt")))
+
+
+def main(extras: Sequence[str]) -> int:
+    if list(extras) not in ([], ["dev"], ["dev", "docs"]):
+        print(f"spikeloom: got {' '.join(extras)}; use `python packaging/install.py [dev [docs]]`")
+        return 2
+    for arguments in steps(extras):
         status, said = pip(*arguments)
         if DIFFERS in said:
             print(f"{said}\nspikeloom: a download is not the file that was tested; nothing of it was installed")
@@ -44,11 +53,20 @@ def main(dev: bool) -> int:
             reason = (said.splitlines() or ["no reason given"])[-1]
             print(f"spikeloom: {' '.join(arguments[-2:])} does not fit here ({reason}); installing by pyproject.toml")
             return subprocess.call(
-                [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "-e", ".[dev]" if dev else "."],
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--no-compile",
+                    "-e",
+                    f".[{','.join(extras)}]" if extras else ".",
+                ],
                 cwd=ROOT,
             )
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(dev=sys.argv[1:] == ["dev"]))
+    sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,7 @@
-"""Write packaging/lock/{build,run,dev}.txt: the tested set with the hashes of every file of each release.
+"""Write packaging/lock/{build,run,dev,docs}.txt: the tested set with the hashes of every file of each release.
 
-build: what builds packages that have no wheel. run: what spikeloom needs. dev: what its tests need beside that.
+build: what builds packages that have no wheel. run: what spikeloom needs. dev: what its tests need beside that, docs:
+what its manual needs beside both.
 
     python packaging/lock.py           # newest versions that pyproject.toml allows
     python packaging/lock.py keep      # those of this environment, which the tests ran on
@@ -48,13 +49,16 @@ def main(keep: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pins = Path(folder) / "pins.txt"
         pins.write_text(exempt + (kept if keep else ""), encoding="utf-8")
+        both = packages(compiled(["pyproject.toml", "--extra", "dev", "--extra", "docs"], pins))
+        pins.write_text(exempt + "\n".join(block.split(" ")[0] for block in both), encoding="utf-8")
         dev = packages(compiled(["pyproject.toml", "--extra", "dev"], pins))
-        pins.write_text(exempt + "\n".join(block.split(" ")[0] for block in dev), encoding="utf-8")
         run = packages(compiled(["pyproject.toml"], pins))
         build = packages(compiled(["-"], pins, "setuptools>=77\nwheel\n"))
-    names = {block.split("==")[0] for block in run}
-    more = [block for block in dev if block.split("==")[0] not in names]
-    for name, blocks in (("build", build), ("run", run), ("dev", more)):
+    files, before = {"build": build}, set[str]()
+    for name, blocks in (("run", run), ("dev", dev), ("docs", both)):
+        files[name] = [block for block in blocks if block.split("==")[0] not in before]
+        before |= {block.split("==")[0] for block in blocks}
+    for name, blocks in files.items():
         (LOCK / f"{name}.txt").write_text(HEADER + "\n".join(blocks) + "\n", encoding="utf-8", newline="\n")
         print(f"packaging/lock/{name}.txt: {len(blocks)} packages")
 
