@@ -1,54 +1,10 @@
 """A file server on this machine that behaves as servers of data sets do at their worst."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any
+from tests.local_server import LocalServer, QuietHandler
 
 
-class FileServer(ThreadingHTTPServer):
-    """files: path -> content. drop_every: of a file, the bytes after which a connection ends; 0: never.
-
-    ranges: whether it resumes. statuses: path -> status it answers instead. requests: path and Range of each.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.files: dict[str, bytes] = {}
-        self.drop_every = 0
-        self.ranges = True
-        self.lengths = True
-        self.statuses: dict[str, int] = {}
-        self.marks: dict[str, str] = {}
-        self.requests: list[tuple[str, str | None]] = []
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is what some tests are about."""
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
-
-
-@contextmanager
-def serving() -> Iterator[FileServer]:
-    server = FileServer()
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: FileServer
-
-    def log_message(self, *args: Any) -> None:
-        pass
+class FileHandler(QuietHandler):
+    server: "FileServer"
 
     def do_GET(self) -> None:
         path, asked = self.path, self.headers.get("Range")
@@ -88,3 +44,22 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(rest)
         self.close_connection = not self.server.lengths
+
+
+class FileServer(LocalServer):
+    """files: path -> content. drop_every: of a file, the bytes after which a connection ends; 0: never.
+
+    ranges: whether it resumes. statuses: path -> status it answers instead. requests: path and Range of each.
+    """
+
+    handler = FileHandler
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: dict[str, bytes] = {}
+        self.drop_every = 0
+        self.ranges = True
+        self.lengths = True
+        self.statuses: dict[str, int] = {}
+        self.marks: dict[str, str] = {}
+        self.requests: list[tuple[str, str | None]] = []

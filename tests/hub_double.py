@@ -4,49 +4,14 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-
-class Hub(ThreadingHTTPServer):
-    """repos: name -> revision (branch or commit) -> file -> bytes."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.repos: dict[str, dict[str, dict[str, bytes]]] = {}
-        self.heads: dict[tuple[str, str], str] = {}  # (repository, branch) -> commit
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def commit_of(self, repo: str, revision: str) -> str:
-        return self.heads.get((repo, revision), revision)
+from tests.local_server import LocalServer, QuietHandler
 
 
-@contextmanager
-def hub() -> Iterator[Hub]:
-    server = Hub()
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Hub
-
-    def log_message(self, *args: Any) -> None:
-        pass
+class HubHandler(QuietHandler):
+    server: "Hub"
 
     def _send(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)
@@ -130,3 +95,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, content, ETag=etag, X_Repo_Commit=commit, Accept_Ranges="bytes")
         else:
             self._send(404)
+
+
+class Hub(LocalServer):
+    """repos: name -> revision (branch or commit) -> file -> bytes."""
+
+    handler = HubHandler
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repos: dict[str, dict[str, dict[str, bytes]]] = {}
+        self.heads: dict[tuple[str, str], str] = {}  # (repository, branch) -> commit
+
+    def commit_of(self, repo: str, revision: str) -> str:
+        return self.heads.get((repo, revision), revision)

@@ -19,13 +19,14 @@ from spikeloom.speech.datasets.audio import read_audio
 from spikeloom.speech.streaming import KeywordSpotter
 from tests import public_runs
 from tests.conftest import data_folder
-from tests.hub_double import Hub, hub
+from tests.hub_double import Hub
+from tests.local_server import running
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Hub]:
-    with hub() as running:
-        yield running
+    with running(Hub()) as hub:
+        yield hub
 
 
 @pytest.fixture(scope="module")
