@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from spikeloom.accel.common.units import size_text
 from spikeloom.bci.synthetic.zuco import SyntheticZuCoConfig
 from spikeloom.bci.zuco.cache import CachedSentences, cache_file, cached_sentences
 from spikeloom.bci.zuco.quality import quality_table
@@ -48,12 +49,12 @@ def print_zuco(rows: int, bank: int = BANK) -> None:
         tokens = [sample.eeg for cache in caches for sample in samples.of(cache)]
         assert len(tokens) == n_kept
         told("all samples in memory, unpadded", len(tokens), started)
-        held = f"{sum(map(len, tokens)):,} tokens, {sum(eeg.nbytes for eeg in tokens) / 1e6:,.0f} MB"
+        held = f"{sum(map(len, tokens)):,} tokens, {size_text(sum(eeg.nbytes for eeg in tokens))}"
         del tokens
         started = time.perf_counter()
         table = [row for path in find_files(root) for row in quality_table(read_sentences(path), samples)]
         told("every row parsed and counted", sum(int(row["n_rows"] or 0) for row in table), started)
-        print(f"  {size / 1e9:.2f} GB of result files if every reader had their own; samples: {held}")
+        print(f"  {size_text(size)} of result files if every reader had their own; samples: {held}")
 
 
 def cache_set(files: list[Path], folder: Path) -> list[CachedSentences]:

@@ -101,12 +101,10 @@ def layers(seen: tuple[Layer, ...]) -> Section:
         if layer["kind"].startswith("gemm"):
             zero = 100 * (1 - layer["density_input"]["mean"])
             size = f"{layer['in_channels']} → {layer['out_channels']}"
-            rows.append(
-                [layer["path"], size, f"{layer['macs_forward'] / 1e6:.2f}", layer["input_kind"], f"{zero:.1f} %"]
-            )
+            rows.append([layer["path"], size, layer["macs_forward"], layer["input_kind"], f"{zero:.1f} %"])
     return Section(
         "Workload of the chip",
         "Every layer that multiplies, as exported. With binary inputs (0 or 1) the chip selects and adds instead of "
         "multiplying. The fraction of zeros was measured on validation clips.",
-        table=Table(["layer", "channels", "million MACs forward", "input", "zeros in input"], rows),
+        table=Table(["layer", "channels", "MACs forward", "input", "zeros in input"], rows),
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from spikeloom.accel.common import charts
 from spikeloom.accel.common.report import Section, Table
+from spikeloom.accel.common.units import energy_text
 from spikeloom.accel.export.program import export
 from spikeloom.accel.trainer.schedule.simulator import simulate
 from spikeloom.examples.chapter import Chapter
@@ -71,7 +72,7 @@ def tell(config: DemoConfig, folder: Path) -> Chapter:
         facts={
             "test accuracy (chance 10 %)": f"{100 * result['test_accuracy']:.1f} %",
             "layers with spikes only as input": "{} of {}".format(*spike_driven(energy)),
-            "energy of one picture": f"{energy['energy_pj'] * 1e-6:.2f} µJ",
+            "energy of one picture": energy_text(energy["energy_pj"]),
             **simulate_verb.headline(report),
         },
     )
@@ -87,9 +88,9 @@ def audit(energy: dict[str, Any]) -> Section:
     """Additions and multiplications of an inference, and the layers that multiply."""
     dense, (binary, layers) = energy["dense_macs"], spike_driven(energy)
     rows = [
-        ["additions driven by spikes", f"{energy['ac']:,.0f}", f"{energy['ac'] * energy['ac_pj'] * 1e-6:.3f} µJ"],
-        ["multiplications", f"{energy['mac']:,.0f}", f"{energy['mac'] * energy['mac_pj'] * 1e-6:.3f} µJ"],
-        ["if all were multiplications", f"{dense:,.0f}", f"{dense * energy['mac_pj'] * 1e-6:.3f} µJ"],
+        ["additions driven by spikes", f"{energy['ac']:,.0f}", energy_text(energy["ac"] * energy["ac_pj"])],
+        ["multiplications", f"{energy['mac']:,.0f}", energy_text(energy["mac"] * energy["mac_pj"])],
+        ["if all were multiplications", f"{dense:,.0f}", energy_text(dense * energy["mac_pj"])],
     ]
     rates = [layer["rate"] for layer in energy["layers"] if layer["kind"] == "layer" and layer["binary"]]
     busy, exceptions = f"{100 * np.mean(rates):.0f} %", ", ".join(energy["exceptions"])

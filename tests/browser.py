@@ -59,6 +59,9 @@ COMPLAINTS = r"""
     const [high, low] = [light(ink), light(paper)].sort((a, b) => b - a), contrast = (high + .05) / (low + .05);
     if (contrast < 4.5) found.push(`contrast ${contrast.toFixed(2)} of ${ink} on ${paper}: ${text}`);
   }
+  if (root.clientWidth <= 640) for (const table of document.querySelectorAll(".stacks"))
+    if (table.scrollWidth > table.clientWidth + 1)
+      found.push(`a table that is stacked scrolls: ${table.getAttribute("aria-label")}`);
   for (const figure of document.querySelectorAll("main svg, img, canvas"))
     if (!figure.closest("[aria-hidden=true]") && !(figure.getAttribute("aria-label") || figure.getAttribute("alt")))
       found.push(`a figure without a text: ${figure.outerHTML.slice(0, 60)}`);

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from spikeloom.accel.analysis.energy import LEFT_OUT, LayerOperations, Operations
 from spikeloom.accel.analysis.operations import Values
-from spikeloom.accel.common.report import Section, Table, new_figure, palette
+from spikeloom.accel.common.report import INK, Section, Table, new_figure, palette
+from spikeloom.accel.common.units import amount_text, energy_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_BARS = 60
-
-
-def microjoules(pj: float) -> str:
-    """An energy in a unit people use: µJ below 1 mJ, else mJ."""
-    return f"{pj / 1e6:,.4g} µJ" if pj < 1e9 else f"{pj / 1e9:,.4g} mJ"
 
 
 def facts(found: Operations) -> dict[str, str]:
@@ -27,14 +23,14 @@ def facts(found: Operations) -> dict[str, str]:
     tiles = {
         "verdict": judged.verdict,
         "layers that receive spikes, and only spikes": f"{judged.spikes_only} of {len(judged.layers)}",
-        f"energy of a {found.what}, layers and products": microjoules(found.energy_pj),
+        f"energy of a {found.what}, layers and products": energy_text(found.energy_pj),
     }
     if found.membrane_updates:
-        tiles["with membrane updates"] = microjoules(found.energy_pj + found.membrane_energy_pj)
+        tiles["with membrane updates"] = energy_text(found.energy_pj + found.membrane_energy_pj)
     if found.formula:
-        tiles["energy, published formula"] = microjoules(found.formula_energy_pj)
+        tiles["energy, published formula"] = energy_text(found.formula_energy_pj)
     return tiles | {
-        "dense MACs": f"{found.dense_macs() / 1e6:,.1f} M",
+        "dense MACs": amount_text(found.dense_macs()),
         f"steps of a {found.what}": f"{found.steps:.0f}",
     }
 
@@ -104,6 +100,11 @@ def _bars(rows: Sequence[LayerOperations], label: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
+def _legend(figure: Figure, handles: list[Any]) -> None:
+    """Above the bars, on none of them."""
+    figure.legend(handles=handles, loc="outside upper left", ncols=2, edgecolor="none", fontsize=10, labelcolor=INK)
+
+
 def _shown(rows: list[LayerOperations]) -> tuple[list[LayerOperations], str]:
     some = rows[:MOST_BARS]
     return some, "" if len(some) == len(rows) else f" The first {len(some)} of {len(rows)} are drawn."
@@ -120,10 +121,7 @@ def _rates(found: Operations) -> Section:
     axes.set_xlim(0, 100)
     kinds = [(True, "only 0 and 1"), (False, "other values, too")]
     present = {row.binary for row in rows}
-    axes.legend(
-        handles=[Patch(color=palette[not kind], label=label) for kind, label in kinds if kind in present],
-        loc="lower right", frameon=True, fontsize=9,
-    )  # fmt: skip
+    _legend(figure, [Patch(color=palette[not kind], label=label) for kind, label in kinds if kind in present])
     return Section(
         "Where the network fires",
         "Fraction of non-zero inputs of every layer in the order of use, mean over samples, steps and positions. "
@@ -140,7 +138,7 @@ def _multiplications(found: Operations) -> Section:
     products = [found.constants.energy_pj(0, row.mac) / 1e6 for row in rows]
     axes.barh(range(len(rows)), additions, color=palette[0], height=0.72, label="additions")
     axes.barh(range(len(rows)), products, left=additions, color=palette[1], height=0.72, label="multiplications")
-    axes.legend(loc="lower right", frameon=True, fontsize=9)
+    _legend(figure, axes.get_legend_handles_labels()[0])
     share = found.constants.energy_pj(0, found.mac) / max(found.energy_pj, 1e-30)
     return Section(
         "Where multiplications remain",
@@ -154,7 +152,7 @@ def _cost(found: Operations) -> Section:
     c, dense = found.constants, found.dense_macs()
 
     def row(name: str, ac: float | None, mac: float, pj: float) -> tuple[str, str, str, str]:
-        return name, "–" if ac is None else f"{ac:,.0f}", f"{mac:,.0f}", microjoules(pj)
+        return name, "–" if ac is None else f"{ac:,.0f}", f"{mac:,.0f}", energy_text(pj)
 
     rows = [row("event by event", found.ac, found.mac, found.energy_pj)]
     if found.membrane_updates:

@@ -65,7 +65,8 @@ class SpikeDriven:
         if not self.neurons:
             return f"Not spike-driven: {self.network} has no spiking neurons, so every layer multiplies."
         if self.verdict == "spike-driven":
-            return f"Spike-driven: {beyond}, all {n} layers were given nothing but 0 and 1."
+            they = "the only layer was" if n == 1 else f"all {n} layers were"
+            return f"Spike-driven: {beyond}, {they} given nothing but 0 and 1."
         if self.verdict == "inconclusive":
             return (
                 f"Inconclusive: {silent} layer{'s' * (silent != 1)} never fired ({self._names(self.silent)}). No layer "

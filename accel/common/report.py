@@ -52,6 +52,9 @@ DARK = {
 }  # fmt: skip
 FOLLOWS = {INK: "ink", MUTED: "muted", GRID: "grid", WARN: "warn", PAPER: "card"}  # colour of a figure -> of the page
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
+# Room for a table on a telephone; a letter, the padding of a cell, and the least width of a column of sentences.
+NARROW_PX, LETTER_PX, CELL_PX, PROSE_PX = 330, 7.6, 20, 224
+MOST_STACKED = 80  # cells of a table that is too wide; one of more cells scrolls
 SMALLEST_SCALE = 0.7  # figure text is 10 pt (13 px); on a narrow screen a figure scrolls sideways below this scale
 
 
@@ -194,19 +197,34 @@ def _section(section: Section, name: str, number: str) -> dict[str, Any]:
         svg = section.chart.svg().replace("<svg", _opening(section.chart.width_in, section.title), 1)
     if section.caption.strip():
         svg = svg.replace('<svg role="img"', f'<svg role="img" aria-describedby="{name}-caption"', 1)
-    table = None
-    if section.table is not None:
-        columns = [_column([row[i] for row in section.table.rows]) for i in range(len(section.table.columns))]
-        kinds = ["number" if n else "prose" if max(map(len, texts), default=0) > 30 else "" for texts, n in columns]
-        head = list(zip(map(str, section.table.columns), kinds, strict=True))
-        rows = zip(*(cells for cells, _ in columns), strict=True)
-        body = [list(zip(row, kinds, strict=True)) for row in rows]
-        table = {"head": head, "body": body, "downloads": _downloads(section.table, section.title)}
+    table = None if section.table is None else _shown(section.table, section.title)
     return {
         "name": name, "number": number, "title": section.title, "opens_chapter": section.opens_chapter,
-        "text": _paragraphs(section.text), "caption": section.caption.strip(), "svg": svg, "table": table,
+        "text": _paragraphs(section.text), "caption": _prose(section.caption), "svg": svg, "table": table,
         "on_white": BLACK in svg,  # black lines of another library: kept on white in the dark
     }  # fmt: skip
+
+
+def _shown(table: Table, title: str) -> dict[str, Any]:
+    """What the template shows of a table: heads and cells with their kinds, and whether a narrow screen gets one row
+    below the other, with the column of each cell in front of it."""
+    columns = [_column([row[i] for row in table.rows]) for i in range(len(table.columns))]
+    kinds = ["number" if n else "prose" if max(map(len, texts), default=0) > 30 else "" for texts, n in columns]
+    heads = list(map(str, table.columns))
+    least = sum(
+        PROSE_PX if kind == "prose" else CELL_PX + LETTER_PX * max(map(len, [*(texts if n else " ".join(texts).split()),
+                                                                            *head.split(), ""]))
+        for head, kind, (texts, n) in zip(heads, kinds, columns, strict=True)
+    )  # fmt: skip
+    few = len(heads) == 2 or len(heads) * len(table.rows) <= MOST_STACKED
+    named = kinds[0] == ""  # by a word or two, which need no column in front of them
+    return {
+        "head": list(zip(heads, kinds, strict=True)),
+        "body": [list(zip(row, kinds, strict=True)) for row in zip(*(cells for cells, _ in columns), strict=True)],
+        "downloads": _downloads(table, title),
+        "stacks": few and least > NARROW_PX,
+        "labels": ["" if named and (i == 0 or len(heads) == 2) else head for i, head in enumerate(heads)],
+    }
 
 
 def _downloads(table: Table, title: str) -> list[tuple[str, str, str]]:
@@ -234,7 +252,15 @@ def _downloads(table: Table, title: str) -> list[tuple[str, str, str]]:
 
 
 def _paragraphs(text: str) -> list[str]:
-    return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+    return [_prose(part) for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def _prose(text: str) -> str:
+    """Escaped text of a page in which what stands between backticks is code."""
+    from markupsafe import Markup
+    from markupsafe import escape as escaped
+
+    return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escaped(text.strip()))))
 
 
 def _svg(figure: Figure, name: str, label: str) -> str:
@@ -273,8 +299,8 @@ def _opening(width_in: float, label: str) -> str:
 
 
 def _prepare_text(figure: Figure) -> None:
-    """No text of a figure is mathematics, but the tick labels that matplotlib makes itself of numbers (10^3); text and
-    legends without a colour of their own follow the page."""
+    """Labels of x stand at the left. No text of a figure is mathematics, but the tick labels that matplotlib makes
+    itself of numbers (10^3). Text and legends without a colour of their own follow the page."""
     from matplotlib.colors import same_color
     from matplotlib.legend import Legend
     from matplotlib.text import Text
@@ -286,6 +312,8 @@ def _prepare_text(figure: Figure) -> None:
             ticks = axis.get_major_ticks(len(axis.get_majorticklocs()))  # made now, or they would be while drawing
             if isinstance(axis.get_major_formatter(), LogFormatter | ScalarFormatter):
                 numbers |= {id(text) for tick in ticks for text in (tick.label1, tick.label2)} | {id(axis.offsetText)}
+    for axes in figure.axes:  # at the left, where they are seen before a figure is scrolled
+        axes.xaxis.label.set(x=0, horizontalalignment="left")
     for text in figure.findobj(Text):
         if id(text) not in numbers:
             text.set_parse_math(False)

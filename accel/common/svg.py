@@ -243,7 +243,7 @@ def _axes(panel: Panel, rows: Sequence[tuple[float, str]], left: float, right: f
         _line(left, bottom, right, bottom, "var(--muted)", 0.8),
     ]
     if panel.x.label:
-        drawn.append(_text((left + right) / 2, bottom + 16 + LINE_PX, panel.x.label, TEXT_PX, "middle"))
+        drawn.append(_text(left, bottom + 16 + LINE_PX, panel.x.label, TEXT_PX, "start"))
     return drawn
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spikeloom.accel.common.units import counted
 from spikeloom.accel.spiking.functional import LIFParameters, LIFState
 from spikeloom.accel.spiking.ops import lif
 from spikeloom.accel.spiking.surrogate import ATan, Sigmoid, Surrogate
@@ -67,7 +68,7 @@ def swap_neurons(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         return module
 
     changed = visit(model)
-    told = [f"{n} {kind} neuron layer(s) taken as spikeloom::lif" for kind, n in swapped.items()]
+    told = [f"{counted(n, f'{kind} neuron layer')} taken as spikeloom::lif" for kind, n in swapped.items()]
     return changed, (*told, *(f"{n} x {reason}" for reason, n in named.items()))
 
 

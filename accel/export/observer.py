@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from spikeloom.accel.common.units import counted
 from spikeloom.accel.export.balance import Balance
 from spikeloom.accel.export.densities import Measured, bits_of, measure_operand, over_batches, wider
 from spikeloom.accel.export.families import rule_for
@@ -269,7 +270,7 @@ class Observer(fx.Interpreter):
             if n.target in THRESHOLDS and any(i in self.learns for i in n.all_input_nodes) and not self._chooses(n)
         ]  # fmt: skip
         if spikes and not any(n.target in NEURONS for n in self.seen):
-            notes.append(f"{len(spikes)} comparison(s) taken as spikes whose surrogate passes a gradient")
+            notes.append(f"{counted(len(spikes), 'comparison')} taken as spikes whose surrogate passes a gradient")
         return tuple(notes)
 
     def _chooses(self, n: fx.Node) -> bool:

@@ -128,10 +128,12 @@ class _Reader:
         self.weights = {i.name: tuple(i.dims) for i in graph.initializer}
         self.floats = {i.name for i in graph.initializer if i.data_type in (1, 10, 11, 16)}
         self.shapes: dict[str, tuple[int, ...] | None] = dict(self.weights)
+        self.open: dict[str, str] = {}  # value -> a shape that closes its open sizes
         for value in (*graph.input, *graph.value_info, *graph.output):
             dims = value.type.tensor_type.shape.dim
             sizes = tuple(d.dim_value for d in dims)
             self.shapes.setdefault(value.name, sizes if all(sizes) or not sizes else None)
+            self.open[value.name] = "x".join(str(size or 1) for size in sizes)
         self.inputs = [self._shape(i.name, "input") for i in graph.input if i.name not in self.weights]
         if not self.inputs:
             raise OnnxError(f"{path}: has no input; export the whole network")
@@ -149,7 +151,11 @@ class _Reader:
     def _shape(self, name: str, where: str) -> tuple[int, ...]:
         found = self.shapes.get(name)
         if found is None:
-            raise OnnxError(f"{self.path}: {where} {name!r} has an open shape; give input=4x3x224x224")
+            given = self.open.get(name, "4x3x224x224")
+            raise OnnxError(
+                f"{self.path}: {where} {name!r} has an open shape; give input={given}, with sizes of your own where "
+                "the file leaves them open (here 1)"
+            )
         return found
 
     def _tensor(self, name: str, where: str) -> Tensor:

@@ -50,7 +50,7 @@ class Forcing:
 
     def in_words(self) -> str:
         r = "none" if self.length_correlation is None else f"{self.length_correlation:.2f}"
-        return f"length correlation {r}, {self.tails:.0%} end in repeated letters"
+        return f"length correlation {r}, {100 * self.tails:.0f} % end in repeated letters"
 
 
 def forcing(decodings: Decodings) -> Forcing:

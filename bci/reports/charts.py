@@ -94,9 +94,11 @@ def power_spectrum(frequencies_hz: ArrayLike, density: ArrayLike) -> Section:
 def sensor_layout() -> Section:
     """The 105 electrodes from above, nose up, labelled."""
     info = _info()
-    figure = new_figure(6.2, 6.2)
+    figure = new_figure(8.6, 8.6)
     axes = figure.subplots()
     _topomap(axes, np.zeros(N_CHANNELS - 1), info, cmap="Greys", vlim=(0, 1), contours=0, names=info.ch_names)
+    for text in axes.texts:
+        text.set_fontsize(8.5)
     return Section(
         "Where the electrodes sit",
         f"The {N_CHANNELS - 1} electrodes seen from above, nose up. All measure against {REFERENCE} at the crown, "

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from spikeloom.accel.common.files import parse_yaml, read_object, read_text, require_number
+from spikeloom.accel.common.units import energy_text
 from spikeloom.pipelines.api.runs import load, model_folder
 from spikeloom.pipelines.config.groups import package_of
 from spikeloom.pipelines.config.train import TrainConfig
@@ -148,7 +149,7 @@ def _energy(run: Path) -> str:
     for name in ("energy_pj", "ac", "mac"):
         require_number(file, name, energy.get(name), again)
     return (
-        f"{energy['energy_pj'] / 1e6:.3g} µJ an inference: {energy['ac']:,.0f} accumulations and {energy['mac']:,.0f} "
+        f"{energy_text(energy['energy_pj'])} an inference: {energy['ac']:,.0f} accumulations and {energy['mac']:,.0f} "
         "multiplications, counted on real inputs and multiplied with published prices; not measured on hardware."
     )
 

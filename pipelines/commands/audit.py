@@ -10,6 +10,7 @@ from pathlib import Path
 from spikeloom.accel.analysis import report
 from spikeloom.accel.common.files import check_replaceable, whole, write_json
 from spikeloom.accel.common.report import render, results_come_first
+from spikeloom.accel.common.units import counted
 from spikeloom.pipelines.config.audit import AuditConfig
 from spikeloom.pipelines.domains import adapter_of, data_at
 from spikeloom.pipelines.training.run_dir import load_config
@@ -29,7 +30,10 @@ def run(config: AuditConfig) -> None:
     trained_with = replace(trained_with, data=data_at(trained_with.data, config.data.root))
     out = Path(config.out) if config.out else folder / "audit"
     check_replaceable(out, ("audit.json", "audit.html"))
-    log.info("audit: %s, %d batches of %d samples -> %s", trained_with.name, config.batches, config.batch_size, out)
+    log.info(
+        "audit: %s, %s of %s -> %s", trained_with.name, counted(config.batches, "batch", "batches"),
+        counted(config.batch_size, "sample"), out,
+    )  # fmt: skip
     found, what = adapter_of(trained_with).audit(trained_with, config)
     verdict = found.spike_driven.sentence()
     with whole(out) as partial:

@@ -20,6 +20,7 @@ import numpy as np
 from spikeloom.accel.common import charts
 from spikeloom.accel.common.changes import changes
 from spikeloom.accel.common.report import Section, render
+from spikeloom.accel.common.units import size_text
 from spikeloom.pipelines.config.data import DataConfig
 from spikeloom.pipelines.config.files import groups
 from spikeloom.pipelines.config.groups import kind_of, package_of
@@ -146,7 +147,7 @@ def file_problems(root: Path) -> Iterator[str]:
         if expected is None and file.suffix != ".h5":
             continue
         verdict = "no published checksum" if expected is None else checksum(file, expected)
-        print(f"  {file.name}  {file.stat().st_size / 1e6:,.1f} MB  {verdict}")
+        print(f"  {file.name}  {size_text(file.stat().st_size)}  {verdict}")
         if "differs" in verdict:
             yield f"{file}: {verdict}; download it again"
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from spikeloom.accel.common.files import check_replaceable, read_json, whole, write_csv, write_json
 from spikeloom.accel.common.report import render
 from spikeloom.accel.common.statistics import mean_and_sd, one_run_a_seed
+from spikeloom.accel.common.units import counted, energy_text
 from spikeloom.accel.export.program import Exported, export
 from spikeloom.accel.trainer.chip.chip import Chip
 from spikeloom.accel.trainer.engines.activity import Activity, with_densities
@@ -61,9 +62,9 @@ def run(config: EnginesConfig) -> None:
         source={"densities": "measured while the engines trained"}, axes=task.axes,
     )  # fmt: skip
     log.info(
-        "engines: %s of %s, %s parameters, %d training and %d test samples (%s), %d epochs, %s on %s -> %s",
+        "engines: %s of %s, %s parameters, %d training and %d test samples (%s), %s, %s on %s -> %s",
         task.model_name, task.name, f"{sum(p.numel() for p in model.parameters()):,}", len(task.train), len(task.test),
-        task.split, config.epochs, config.precision, chip.name, folder,
+        task.split, counted(config.epochs, "epoch"), config.precision, chip.name, folder,
     )  # fmt: skip
     started = time.perf_counter()
     first = next(batches(task, config, 0))
@@ -85,8 +86,8 @@ def run(config: EnginesConfig) -> None:
     }  # fmt: skip
     write(folder, result, rows, last, f"{config.precision} operands, {config.accumulate} accumulators", chip)
     log.info(
-        "after %d epochs: PyTorch %.2f %%, engines %.2f %% on %d test samples (%s) -> %s",
-        len(rows), 100 * rows[-1].torch_accuracy, 100 * rows[-1].engine_accuracy, len(task.test),
+        "after %s: PyTorch %.2f %%, engines %.2f %% on %d test samples (%s) -> %s",
+        counted(len(rows), "epoch"), 100 * rows[-1].torch_accuracy, 100 * rows[-1].engine_accuracy, len(task.test),
         task.split, folder / "report.html",
     )  # fmt: skip
     for when, found in (("before", before), ("after", after)):
@@ -230,7 +231,7 @@ def print_epoch(row: Epoch, split: str) -> None:
     zeros = "  ".join(f"{name} {100 * row.densities[name]:.1f} %" for name in measured(row))
     print(
         f"epoch {row.epoch:3d}  loss {row.loss:.3f}  PyTorch {100 * row.torch_accuracy:.2f} %  engines "
-        f"{100 * row.engine_accuracy:.2f} % ({split})  {zeros}  {row.gated_energy_pj / 1e6:.1f} µJ gated",
+        f"{100 * row.engine_accuracy:.2f} % ({split})  {zeros}  {energy_text(row.gated_energy_pj)} gated",
         flush=True,
     )
 
@@ -261,11 +262,11 @@ def write(
             "on the way is what the cost model prices.",
             engine_sections(rows, arithmetic, chip.name, result["test_split"]), partial / "report.html",
             {
-                "test samples": f"{result['test_samples']}, {result['test_split']}",
+                f"test samples, {result['test_split']}": f"{result['test_samples']:,}",
                 "PyTorch, test": f"{100 * result['torch_accuracy']:.2f} %",
                 "engines, test": f"{100 * result['engine_accuracy']:.2f} %",
                 "difference": f"{result['difference_points']:+.2f} points",
-                "energy of a step, zeros gated": f"{rows[-1].gated_energy_pj / 1e6:.3g} µJ",
+                "energy of a step, zeros gated": energy_text(rows[-1].gated_energy_pj),
             },
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from spikeloom.accel.common.units import counted
 from spikeloom.accel.export.program import Exported, UnsupportedOpError, export
 from spikeloom.pipelines.config.export import ExportConfig
 from spikeloom.pipelines.domains import HasParts, HasWorkload, adapter_of, data_at
@@ -43,8 +44,9 @@ def run(config: ExportConfig) -> None:
         return
     trained = load_model(folder / "model")
     log.info(
-        "export: %s, %s parameters, densities on %d batches of %d samples -> %s", trained_with.name,
-        f"{sum(p.numel() for p in trained.model.parameters()):,}", config.batches, config.batch_size, out,
+        "export: %s, %s parameters, densities on %s of %s -> %s", trained_with.name,
+        f"{sum(p.numel() for p in trained.model.parameters()):,}", counted(config.batches, "batch", "batches"),
+        counted(config.batch_size, "sample"), out,
     )  # fmt: skip
     if isinstance(domain, HasParts):
         for part in domain.export_parts(trained, trained_with, config.batches, config.batch_size):

@@ -14,6 +14,7 @@ import numpy as np
 
 from spikeloom.accel.common.files import check_replaceable, whole, write_csv, write_json
 from spikeloom.accel.common.report import render
+from spikeloom.accel.common.units import counted, duration_text, energy_text, size_text
 from spikeloom.accel.export.program import export
 from spikeloom.accel.trainer.federated.rounds import (
     Iteration,
@@ -48,9 +49,9 @@ def run(config: FederateConfig) -> None:
     check_replaceable(folder, ("result.json", "rounds.csv", "report.html"))
     iteration, chip_name = iteration_on_chip(task, config)
     log.info(
-        "federate: %s of %s, %d training and %d test samples (%s), %d workers (%s), %d rounds of %d epochs -> %s",
-        task.model_name, task.name, len(task.train), len(task.test), task.split, config.workers, config.split,
-        config.rounds, config.local_epochs, folder,
+        "federate: %s of %s, %d training and %d test samples (%s), %s (%s), %s of %s -> %s",
+        task.model_name, task.name, len(task.train), len(task.test), task.split, counted(config.workers, "worker"),
+        config.split, counted(config.rounds, "round"), counted(config.local_epochs, "epoch"), folder,
     )  # fmt: skip
     rounds, workers, weights = federate(config, task, iteration)
     result: dict[str, Any] = {
@@ -199,7 +200,8 @@ def _row(turn: int, accuracy: float, cost: RoundCost, work: Sequence[WorkerRound
 def print_round(row: dict[str, Any], split: str) -> None:
     print(
         f"round {row['round']:3d}  accuracy {100 * row['accuracy']:.2f} % ({split})  {row['answered']} answered  "
-        f"{row['bytes'] / 1e6:.2f} MB  {row['time_s']:.3f} s  {row['energy_j']:.4f} J  {row['missing']}".rstrip(),
+        f"{size_text(row['bytes'])}  {duration_text(1e3 * row['time_s'])}  {energy_text(1e12 * row['energy_j'])}  "
+        f"{row['missing']}".rstrip(),
         flush=True,
     )
 
@@ -213,12 +215,12 @@ def write(folder: Path, result: dict[str, Any], rounds: list[dict[str, Any]], ii
         render(
             f"{result['workers']} workers train one {result['model']}",
             f"Every worker keeps its samples of {result['task']} and trains on a chip of its own; only weights travel, "
-            f"{result['model_bytes'] / 1e3:,.0f} kB each way. Energies and times are those of the chip model.",
+            f"{size_text(result['model_bytes'])} each way. Energies and times are those of the chip model.",
             federated_sections(result, rounds, iid), partial / "report.html",
             {
-                "accuracy": f"{100 * result['accuracy']:.1f} % ({result['test_split']})",
+                f"test accuracy, {result['test_split']}": f"{100 * result['accuracy']:.1f} %",
                 "rounds": str(result["rounds"]),
-                "sent and received": f"{result['total_bytes'] / 1e6:.1f} MB",
-                "energy of all workers": f"{result['total_energy_j']:.3g} J",
+                "sent and received": size_text(result['total_bytes']),
+                "energy of all workers": energy_text(1e12 * result['total_energy_j']),
             },
         )  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spikeloom.accel.common.changes import changes
-from spikeloom.accel.common.files import write_json
+from spikeloom.accel.common.files import first_few, write_json
 from spikeloom.pipelines.config.listen import ListenConfig
 from spikeloom.pipelines.domains.speech import choose
 from spikeloom.pipelines.reports import detection_error as story
@@ -28,7 +28,7 @@ from spikeloom.speech.datasets.background import background
 from spikeloom.speech.datasets.folders import find_audio
 from spikeloom.speech.detection_error import detection_error
 from spikeloom.speech.features.log_mel import LogMelConfig
-from spikeloom.speech.streaming import Detection, KeywordSpotter, level_difference_db
+from spikeloom.speech.streaming import Detection, KeywordSpotter, is_keyword, level_difference_db
 
 log = logging.getLogger("spikeloom")
 
@@ -56,12 +56,9 @@ def run(config: ListenConfig) -> None:
         return
     rate_hz, hop = trained.features.input_rate_hz, trained.features.hop
     log.info(
-        "listen: %s with %d classes, %s at %d Hz",
-        config.run,
-        len(trained.class_names),
-        config.wav or "the microphone",
-        rate_hz,
-    )
+        "listen: %s with the words %s; %s at %d Hz", load_config(Path(config.run)).name,
+        first_few(trained.class_names, 12), config.wav or "the microphone", rate_hz,
+    )  # fmt: skip
     if config.wav:
         session = listen(spotter, of_length(stream_audio(config.wav, rate_hz), hop))
     else:
@@ -94,7 +91,9 @@ def measure_errors(config: ListenConfig, spotter: KeywordSpotter) -> None:
     synthetic = given == "synthetic"
     sound = background(config.hours, rate_hz) if synthetic else blocks_of(Path(given), rate_hz)
     what = "synthetic noise and invented speech" if synthetic else given
-    log.info("listen: %s, %d keyword clips, and %s without keywords", config.run, len(clips), what)
+    log.info(
+        "listen: %s, %d keyword clips, and %s without keywords", config.run, min(len(clips), config.keyword_clips), what
+    )
     found = detection_error(spotter, sound, clips, n_clips=config.keyword_clips)
     story.print_summary(found, config.spotter.threshold)
     for line in changes.summary():
@@ -170,7 +169,7 @@ def listen(spotter: KeywordSpotter, chunks: Iterator[Tensor]) -> dict[str, Any]:
     state, found = spotter.init_state(), list[Detection]()
     spent, awake = Durations(), Durations()
     words: list[list[float]] = []  # begin and end of what the model heard, in seconds
-    samples = 0
+    samples, closest = 0, Detection(keyword="", time_s=0.0, confidence=0.0)
     try:
         for chunk in chunks:
             asleep, started = state.word is None, time.perf_counter()
@@ -178,7 +177,9 @@ def listen(spotter: KeywordSpotter, chunks: Iterator[Tensor]) -> dict[str, Any]:
             spent_ms = 1000 * (time.perf_counter() - started)
             spent.add(spent_ms)
             samples += len(chunk)
-            now_s = state.frames * spotter.hop_s
+            now_s, peak = state.frames * spotter.hop_s, state.decision.peak
+            if peak.score > closest.confidence and is_keyword(name := spotter.class_names[peak.label]):
+                closest = Detection(keyword=name, time_s=now_s, confidence=peak.score)
             if state.word is not None or not asleep:
                 awake.add(spent_ms)
             if asleep and state.word is not None:
@@ -197,6 +198,8 @@ def listen(spotter: KeywordSpotter, chunks: Iterator[Tensor]) -> dict[str, Any]:
     seconds = samples / spotter.front_end.config.input_rate_hz
     return {
         "detections": [asdict(d) for d in found],
+        "closest": asdict(closest) if not found and closest.confidence else None,
+        "threshold": spotter.config.threshold,
         "seconds": seconds,
         "words_s": words,
         "latency_ms": {
@@ -273,6 +276,13 @@ def print_summary(session: dict[str, Any]) -> None:
         f"{latency['compute_p50']:.2f} ms (p95 {latency['compute_p95']:.2f}, max {latency['compute_max']:.1f})\n"
         f"real-time factor {session['real_time_factor']:.3f}"
     )
+    if closest := session["closest"]:
+        print(
+            f"no score reached the threshold {session['threshold']:g}; closest: {closest['keyword']} at "
+            f"{closest['time_s']:.2f} s with {closest['confidence']:.2f} (spotter.threshold= lowers it)"
+        )
+    elif not session["frames_awake"]:
+        print("nothing stood out of the background; speak louder or closer, or lower spotter.onset_db=")
     if level:
         print(
             f"running level against that of the whole word: {level['mean_absolute']:.1f} dB in the mean, "

@@ -9,6 +9,7 @@ from typing import Any
 
 from spikeloom.accel.common.files import check_replaceable, whole, write_json
 from spikeloom.accel.common.report import Section, render
+from spikeloom.accel.common.units import counted, duration_text, energy_text, size_text
 from spikeloom.accel.trainer.baseline.gpu import Gpu
 from spikeloom.accel.trainer.baseline.nsight import Counters, read_counters
 from spikeloom.accel.trainer.chip.chip import Chip
@@ -21,7 +22,7 @@ from spikeloom.accel.trainer.report import chip as figures_chip
 from spikeloom.accel.trainer.report import needed
 from spikeloom.accel.trainer.report.baseline import NAMES, baseline_sections
 from spikeloom.accel.trainer.report.console import headline, print_table
-from spikeloom.accel.trainer.report.simulation import sections, size
+from spikeloom.accel.trainer.report.simulation import sections
 from spikeloom.accel.trainer.schedule.pareto import Point
 from spikeloom.accel.trainer.schedule.partition import Mapping as Placing
 from spikeloom.accel.trainer.schedule.result import SimulationReport
@@ -66,8 +67,9 @@ def run(config: SimulateConfig) -> float | None:
     folder = job or out
     check_replaceable(folder, ("report.json", "trace.json", "baseline.json", "report.html", "point.json"))
     log.info(
-        "simulate: %s, batch %d, %d steps, %d layers, on %s with %d cores -> %s", workload.model_name,
-        workload.batch_size, workload.time_steps, len(workload.layers), chip.name, chip.cores.count, folder,
+        "simulate: %s, batch %d, %s, %s, on %s with %s -> %s", workload.model_name, workload.batch_size,
+        counted(workload.time_steps, "step"), counted(len(workload.layers), "layer"), chip.name,
+        counted(chip.cores.count, "core"), folder,
     )  # fmt: skip
     more = [] if chip.mapping.weights == "dense" else [figures_chip.stored_weights(workload, chip)]
     if placing.flows is not None and (flows := figures_chip.attention_flows(workload, chip, placing.flows)):
@@ -111,8 +113,8 @@ def better_mapping(workload: Workload, chip: Chip, report: SimulationReport, con
     if ratio < WORTH_SAYING:
         return ""
     return (
-        f"mapping.style=search finds {mapping.name}: {time_ms:.3g} ms and {energy_pj / 1e9:.3g} mJ, {ratio:.2f} times "
-        f"better in {config.objective} than {report.mapping_name}"
+        f"mapping.style=search finds {mapping.name}: {duration_text(time_ms)} and {energy_text(energy_pj)}, "
+        f"{ratio:.2f} times better in {config.objective} than {report.mapping_name}"
     )
 
 
@@ -187,14 +189,14 @@ def print_conformance(config: SimulateConfig) -> None:
         print(f"layer energies: skipped, {root} has no csv file; set SPIKELOOM_DATA or oracle=FOLDER")
     print(f"for reference: {NOT_COMPARABLE}")
     failed = sum(not row.passed for row in rows)
-    print(f"{len(rows) - failed} of {len(rows)} comparisons hold, {len(files)} file(s) of layer energies")
+    print(f"{len(rows) - failed} of {len(rows)} comparisons hold, {counted(len(files), 'file')} of layer energies")
     if config.out:
         write_json(Path(config.out), [
             {"name": r.name, "here": r.measured, "published": r.expected, "unit": r.unit, "tolerance": r.tolerance,
              "relative_error": r.relative_error, "passed": r.passed} for r in rows
         ])  # fmt: skip
     if failed:
-        raise ValueError(f"{failed} comparison(s) failed; the expectations are those of chip=neuromc")
+        raise ValueError(f"{counted(failed, 'comparison')} failed; the expectations are those of chip=neuromc")
 
 
 def gpu_of(config: SimulateConfig) -> tuple[Gpu, Counters | None] | None:
@@ -208,11 +210,12 @@ def gpu_of(config: SimulateConfig) -> tuple[Gpu, Counters | None] | None:
 
 def traffic_line(row: Mapping[str, Any]) -> str:
     """One network of baseline.json: bytes off chip, here and on the GPU."""
-    gpu = row["gpu"]
+    gpu, less = row["gpu"], round(100 * row["dram_reduction"], 1)
+    change = f"{abs(less):.1f} % {'less' if less > 0 else 'more'}" if less else "as much"
     return (
-        f"  off-chip traffic of {row['model_name']}, batch {row['batch_size']}, {row['time_steps']} steps: "
-        f"{size(row['chip_dram_bytes'])}, on {gpu['gpu_name']} ({NAMES[gpu['precision']]}) "
-        f"{size(gpu['dram_bytes_per_iteration'])}: {100 * row['dram_reduction']:.1f} % less"
+        f"  off-chip traffic of {row['model_name']}, batch {row['batch_size']}, {counted(row['time_steps'], 'step')}: "
+        f"{size_text(row['chip_dram_bytes'])}, on {gpu['gpu_name']} ({NAMES[gpu['precision']]}) "
+        f"{size_text(gpu['dram_bytes_per_iteration'])}: {change}"
     )
 
 

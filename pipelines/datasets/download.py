@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import pooch
 
+from spikeloom.accel.common.units import size_text
 from spikeloom.pipelines.training.runtime import on_terminal
 
 log = logging.getLogger("spikeloom")
@@ -100,15 +101,6 @@ def need_space(folder: Path, n_bytes: int, what: str) -> None:
             f"{folder}: {what} needs {size_text(n_bytes)}, and {size_text(free)} are free; give root=FOLDER on another "
             "disk, or make room"
         )
-
-
-def size_text(n_bytes: float) -> str:
-    """Bytes in the unit that a person would use."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000 or unit == "GB":
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    raise AssertionError
 
 
 def _arrive(wanted: Wanted, part: Path, validator: Path) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import pooch
 
 from spikeloom.accel.common.files import contents, read_object, write_json
+from spikeloom.accel.common.units import size_text
 from spikeloom.pipelines.config.data import DataConfig
 from spikeloom.pipelines.config.words import suggest
-from spikeloom.pipelines.datasets.download import fetch_file, need_space, size_text, verify
+from spikeloom.pipelines.datasets.download import fetch_file, need_space, verify
 from spikeloom.pipelines.datasets.osf import zuco_files
 from spikeloom.pipelines.datasets.sources import SOURCES, RemoteFile, Source
 from spikeloom.pipelines.datasets.unpack import unpack

@@ -47,7 +47,7 @@ LEAD = (
     "training and test at once, and a decoder that memorises sentences then looks as if it read brains."
 )
 PAIRS, INDEX, ROWS, OURS, CORPORA = (
-    "Sentences two task_lists share", "Split by place in the list", "Rows of a published preprocessing",
+    "Sentences that two task lists share", "Split by place in the list", "Rows of a published preprocessing",
     "Split by sentence", "Text for pretraining",
 )  # fmt: skip
 CAPTIONS = {
@@ -68,7 +68,7 @@ def tables_of(root: Path) -> dict[str, list[dict[str, Any]]]:
     shared = {practice: leakage.shared_sentences(task_lists) for practice, task_lists in ways.items()}
     tables: dict[str, list[dict[str, Any]]] = {
         PAIRS: [
-            {"task_lists": " ".join(pair), **{f"practice {way}": counts[pair] for way, counts in shared.items()}}
+            {"task lists": " ".join(pair), **{f"practice {way}": counts[pair] for way, counts in shared.items()}}
             for pair in shared["first"]
         ],
         INDEX: [

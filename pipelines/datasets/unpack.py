@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from spikeloom.accel.common.files import brief, require_regular, sweep_partials
-from spikeloom.pipelines.datasets.download import need_space, size_text
+from spikeloom.accel.common.units import size_text
+from spikeloom.pipelines.datasets.download import need_space
 
 MOST_TIMES_LARGER = 100  # than the archive: deflate reaches 1,000, recordings and pictures less than 10
 MOST_MEMBERS = 1_000_000

@@ -15,6 +15,7 @@ import numpy as np
 
 from spikeloom.accel.common import charts
 from spikeloom.accel.common.report import Section, Table, render
+from spikeloom.accel.common.units import size_text
 from spikeloom.pipelines.training.runtime import watch
 from spikeloom.vision import charts as figures
 from spikeloom.vision.datasets.event_sets import EventFilesConfig
@@ -69,7 +70,7 @@ def archive_problems(root: Path) -> Iterator[str]:
             with file.open("rb") as f:
                 found = hashlib.file_digest(f, "md5").hexdigest()
             verdict = "md5 as published" if found == published else f"md5 differs ({found}, published {published})"
-        print(f"  {file.name}  {file.stat().st_size / 1e6:,.1f} MB  {verdict}")
+        print(f"  {file.name}  {size_text(file.stat().st_size)}  {verdict}")
         if "differs" in verdict:
             yield f"{file}: {verdict}; download it again"
 

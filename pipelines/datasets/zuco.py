@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from spikeloom.accel.common.units import size_text
 from spikeloom.bci.raw.folder import find_runs
 from spikeloom.bci.reports.page import Findings, eeg_report
 from spikeloom.bci.zuco import leakage
@@ -65,7 +66,7 @@ def check(config: DataConfig, source: ZuCoConfig | None = None) -> None:
     table: list[dict[str, Any]] = []
     problems = []
     print(f"zuco in {root}")
-    print(f"  {'file':22s} {'format':8s} {'MB':>8s} " + " ".join(f"{name:>18s}" for name in SHOWN))
+    print(f"  {'file':22s} {'format':8s} {'size':>8s} " + " ".join(f"{name:>18s}" for name in SHOWN))
     for file in watch(files, "reading files"):
         try:
             kind, recording = file_format(file), recording_of(file)
@@ -78,7 +79,7 @@ def check(config: DataConfig, source: ZuCoConfig | None = None) -> None:
             continue
         row: dict[str, Any] = rows[0]  # a file is one subject and task
         table.append(row)
-        size = f"{file.stat().st_size / 1e6:,.1f}"
+        size = size_text(file.stat().st_size)
         print(f"  {file.name:22s} {kind:8s} {size:>8s} " + " ".join(f"{row[name]:18,d}" for name in SHOWN))
         published = sum(BLOCKS.get((recording.version, recording.task), ()))
         if row["n_rows"] != published:

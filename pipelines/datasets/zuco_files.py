@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from spikeloom.accel.common.files import read_object, write_json
+from spikeloom.accel.common.units import size_text
 from spikeloom.bci.synthetic.zuco import SyntheticZuCo, SyntheticZuCoConfig
 from spikeloom.bci.zuco.materials import TASK_LISTS, read_materials
 from spikeloom.bci.zuco.reader import find_files, read_sentences, recording_of
@@ -88,7 +89,7 @@ def synthesize(config: DataConfig) -> None:
         "tasks", "subjects", "sentences", "strength", "missing", "rejected", "raw", "format", "seed",
     )}  # fmt: skip
     write_json(out / TOLD, {"synthetic": True, "text": source, **told})
-    print(f"{n_files} result files, {n_bytes / 1e6:,.1f} MB, text of {source} -> {out}")
+    print(f"{n_files} result files, {size_text(n_bytes)}, text of {source} -> {out}")
 
 
 def sentences_of(
@@ -190,7 +191,7 @@ def cache(config: DataConfig) -> None:
         )
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     print(
-        f"{totals['rows']:,.0f} rows, {size / 1e6:,.1f} MB -> {out}; "
+        f"{totals['rows']:,.0f} rows, {size_text(size)} -> {out}; "
         f"{totals['parse'] / totals['reopen']:.1f} times faster than parsing"
     )
 

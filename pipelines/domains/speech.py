@@ -12,6 +12,7 @@ from spikeloom.accel.common.batches import BatchIndex
 from spikeloom.accel.common.changes import changes
 from spikeloom.accel.common.datamodule import DataSpec
 from spikeloom.accel.common.report import Section
+from spikeloom.accel.common.units import energy_text
 from spikeloom.accel.interop.neurobench import neurobench_metrics
 from spikeloom.pipelines.config.audit import AuditConfig
 from spikeloom.pipelines.config.train import TrainConfig
@@ -186,10 +187,10 @@ def print_summary(scores: dict[str, Any]) -> None:
         + (f"ActivationSparsity   {activity:.4f}\n" if activity is not None else "")
         + f"SynapticOperations   {synapses['Effective_ACs']:,.0f} ACs, {synapses['Effective_MACs']:,.0f} MACs "
         f"of {synapses['Dense']:,.0f} dense, a clip of {energy['steps']:.0f} steps\n"
-        f"energy               {energy['energy_pj'] * 1e-9:.4f} mJ a clip: {energy['ac']:,.0f} AC * "
+        f"energy               {energy_text(energy['energy_pj'])} a clip: {energy['ac']:,.0f} AC * "
         f"{energy['ac_pj']} pJ + {energy['mac']:,.0f} MAC * {energy['mac_pj']} pJ; "
         f"{counted_products(energy)}membrane updates "
-        f"{energy['membrane_energy_pj'] * 1e-9:.4f} mJ beside it; memory is left out"
+        f"{energy_text(energy['membrane_energy_pj'])} beside it; memory is left out"
     )
 
 

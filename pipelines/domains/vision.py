@@ -13,6 +13,7 @@ from spikeloom.accel.common.batches import BatchIndex, evenly_spread
 from spikeloom.accel.common.datamodule import DataSpec
 from spikeloom.accel.common.report import Section
 from spikeloom.accel.common.statistics import confusion_matrix
+from spikeloom.accel.common.units import energy_text
 from spikeloom.accel.interop.neurobench import neurobench_metrics
 from spikeloom.pipelines.config.audit import AuditConfig
 from spikeloom.pipelines.config.train import TrainConfig
@@ -229,8 +230,8 @@ def print_summary(scores: dict[str, Any]) -> None:
     print(
         f"Footprint            {metrics['Footprint']:,} bytes, {metrics['ParameterCount']:,} parameters\n"
         f"SynapticOperations   {energy['ac']:,.0f} ACs, {energy['mac']:,.0f} MACs a sample\n"
-        f"energy               {energy['energy_pj'] * 1e-9:.4f} mJ a sample, membrane updates "
-        f"{energy['membrane_energy_pj'] * 1e-9:.4f} mJ beside it; memory is left out"
+        f"energy               {energy_text(energy['energy_pj'])} a sample, membrane updates "
+        f"{energy_text(energy['membrane_energy_pj'])} beside it; memory is left out"
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from spikeloom.accel.common.files import sweep_leftovers, whole, write_json
+from spikeloom.accel.common.units import amount_text, counted
 from spikeloom.accel.export.program import Exported
 from spikeloom.accel.trainer.workload import Workload
 
@@ -29,8 +30,8 @@ def write(exported: Exported, folder: Path, also: Callable[[Path], None] = lambd
     log.info("%s", exported.balance)
     macs = sum(layer.macs_forward for layer in workload.layers)
     log.info(
-        "%d layers, %.1f M MACs a sample, %d unsupported operations -> %s",
-        len(workload.layers), macs / workload.batch_size / 1e6, len(workload.unsupported), folder,
+        "%s, %s MACs a sample, %s -> %s", counted(len(workload.layers), "layer"),
+        amount_text(macs / workload.batch_size), counted(len(workload.unsupported), "unsupported operation"), folder,
     )  # fmt: skip
 
 
@@ -42,4 +43,4 @@ def write_workload(workload: Workload, folder: Path) -> None:
         workload.to_json(unfinished / "workload.json")
         write_json(unfinished / "unsupported_ops.json", [])
     log.info("%s", workload.source["balance"])
-    log.info("%d layers -> %s", len(workload.layers), folder)
+    log.info("%s -> %s", counted(len(workload.layers), "layer"), folder)

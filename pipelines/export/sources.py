@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from spikeloom.accel.common.units import counted
 from spikeloom.accel.trainer.workload import Workload
 
 log = logging.getLogger("spikeloom")
@@ -76,7 +77,10 @@ def tell(exported: Any) -> None:
     """Print the closing balance and how the axes were read."""
     source = exported.workload.source
     log.info(
-        "axes %s: %d step(s), batch %d", source["axes"], exported.workload.time_steps, exported.workload.batch_size
+        "axes %s: %s, batch %d",
+        source["axes"],
+        counted(exported.workload.time_steps, "step"),
+        exported.workload.batch_size,
     )
     if "neurons" in source:
         log.info("%s", source["neurons"])

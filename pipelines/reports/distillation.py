@@ -8,6 +8,7 @@ from typing import Any
 from spikeloom.accel.common.files import contents, read_object, require_number, write_csv
 from spikeloom.accel.common.report import Section, Table, render
 from spikeloom.accel.common.statistics import mean_and_sd, one_run_a_seed
+from spikeloom.accel.common.units import energy_text
 from spikeloom.pipelines.config.distill import DistillConfig
 from spikeloom.speech.charts import accuracy_against_cost
 
@@ -156,7 +157,8 @@ def facts(pooled: list[dict[str, Any]]) -> dict[str, str]:
     shown = {"first stage": distilled[0], "last stage, distilled": distilled[-1]}
     shown |= {"from scratch": plain} if plain else {}
     return {
-        f"{who}, {row['resolution_ms']:g} ms": f"{100 * row['test_acc_at_best_val']:.1f} %, {row['energy_mj']:.3g} mJ"
+        f"{who}, {row['resolution_ms']:g} ms": f"{100 * row['test_acc_at_best_val']:.1f} %, "
+        f"{energy_text(1e9 * row['energy_mj'])}"
         for who, row in shown.items()
     }
 

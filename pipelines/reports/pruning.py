@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -57,17 +57,16 @@ def pruning_sections(run: Path, result: Mapping[str, Any]) -> list[Section]:
         figure=figure,
     )
     layers = [
-        [layer["path"], f"{layer['numel']:,}", f"{100 * (1 - layer['density']):.1f} %", _millions(layer["macs"]),
-         _millions(layer["macs_left"]), f"{_kb(layer, 'dense'):.3g}",
-         f"{min(_kb(layer, 'dense'), _kb(layer, 'bitmap'), _kb(layer, 'run_length')):.3g}"]
+        [layer["path"], layer["numel"], f"{100 * (1 - layer['density']):.1f} %", _known(layer["macs"]),
+         _known(layer["macs_left"]), _kb(layer, 'dense'), min(_kb(layer, form) for form in get_args(Form))]
         for layer in kept["report"]["layers"]
     ]  # fmt: skip
     where = Section(
         "Where the zeros are",
-        "Every convolution and linear map of the kept model: weights, zeros, and million multiply-accumulates for one "
+        "Every convolution and linear map of the kept model: weights, zeros, and multiply-accumulates for one "
         "sample (padding included), all of them and those with a weight that is not 0. The last two columns are the "
         "size in FP16, as it is and as a bitmap or by run lengths with their index, whichever is smallest.",
-        table=Table(["layer", "weights", "zeros", "M MACs", "M MACs left", "kB", "kB stored"], layers),
+        table=Table(["layer", "weights", "zeros", "MACs", "MACs left", "kB", "kB stored"], layers),
     )
     return [came, where]
 
@@ -76,5 +75,5 @@ def _kb(layer: Mapping[str, Any], form: Form) -> float:
     return float(layer["numel"]) * bits_per_weight(form, layer["density"]) / 8e3
 
 
-def _millions(macs: int | None) -> str:
-    return "–" if macs is None else f"{macs / 1e6:.2f}"
+def _known(macs: float | None) -> str | float:
+    return "–" if macs is None else round(macs)

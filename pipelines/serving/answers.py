@@ -16,6 +16,7 @@ import torch
 from spikeloom.accel.analysis import report as energy_report
 from spikeloom.accel.common.charts import WIDTH_IN
 from spikeloom.accel.common.report import INK, MUTED, Section, Table, new_figure, page_text, palette
+from spikeloom.accel.common.units import counted, duration_text, energy_text
 from spikeloom.accel.trainer.chip.override import SPARSITIES, ChipConfig, with_counted_pulses
 from spikeloom.accel.trainer.networks import PUBLISHED
 from spikeloom.accel.trainer.report.console import headline
@@ -73,8 +74,8 @@ class Limits:
             raise ValueError(f"{path.name} is not {what}; upload one of {', '.join(suffixes)}")
         if path.stat().st_size > self.max_bytes:
             raise ValueError(
-                f"{path.name} has {path.stat().st_size / 1e6:.1f} MB, more than {self.max_bytes / 1e6:g}; upload a "
-                "smaller file, or start the page with max_mb="
+                f"{path.name} has {path.stat().st_size:,} bytes, more than {self.max_bytes:,}; upload a smaller "
+                "file, or start the page with max_mb="
             )
         return path
 
@@ -139,7 +140,7 @@ class Listener:
         steps = {name: fired[np.arange(len(frames)) * len(fired) // len(frames)] for name, fired in spikes.items()}
         operations = count_operations(self.trained.model, feature_set, 1)
         said = ", ".join(f"{one.keyword} at {one.time_s:.2f} s" for one in found) or "no keyword"
-        energy = f"{operations.energy_pj / 1e6:.3g} µJ"
+        energy = energy_text(operations.energy_pj)
         sections = [
             _over_time(samples, rate_hz, found),
             figures.waveform_and_mel(
@@ -297,11 +298,11 @@ def price(
     workload = with_activity(_workload(network, file, limits, batch, shapes), activity)
     described = with_counted_pulses(load_chip(ChipConfig(name=chip, cores=cores, sparsity=zeros)), workload.source)
     report = simulate(workload, described)
-    mj, ms = report.energy_per_iteration_pj / 1e9, report.time_per_iteration_ms
     cycles = sum(engine.cycles for engine in report.engines)
     said = (
-        f"{mj:.3g} mJ, {ms:.3g} ms and {cycles:,.0f} engine cycles for one training step of {workload.model_name}, "
-        f"batch {workload.batch_size}, on {chip} with {cores} cores."
+        f"{energy_text(report.energy_per_iteration_pj)}, {duration_text(report.time_per_iteration_ms)} and "
+        f"{cycles:,.0f} engine cycles for one training step of {workload.model_name}, "
+        f"batch {workload.batch_size}, on {chip} with {counted(cores, 'core')}."
     )
     lead = (
         "Forward pass, back-propagation, weight gradients and update of one batch. Energies are those of the chip "

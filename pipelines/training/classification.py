@@ -16,6 +16,7 @@ import lightning
 from spikeloom.accel.common.files import contents, write_json
 from spikeloom.accel.common.report import render, results_come_first
 from spikeloom.accel.common.statistics import accuracy
+from spikeloom.accel.common.units import counted
 from spikeloom.pipelines.config.train import TrainConfig, check_kinds
 from spikeloom.pipelines.domains import adapter_of
 from spikeloom.pipelines.reports.pruning import pruning_sections
@@ -74,9 +75,10 @@ def announce(config: TrainConfig, data: Any, module: Any, adapter: Any) -> None:
     """What is about to happen, in one line."""
     parameters = sum(p.numel() for p in module.model.parameters())
     log.info(
-        "%s: %s training and %s validation %s, %s with %s parameters, %d epochs of batches of %d, seed %d -> %s",
+        "%s: %s training and %s validation %s, %s with %s parameters, %s of batches of %d, seed %d -> %s",
         config.name, f"{len(data.train_set):,}", f"{len(data.valid_set):,}", adapter.SAMPLES,
-        type(module.model).__name__, f"{parameters:,}", config.trainer.epochs, config.trainer.batch_size, config.seed,
+        type(module.model).__name__, f"{parameters:,}", counted(config.trainer.epochs, "epoch"),
+        config.trainer.batch_size, config.seed,
         config.run,
     )  # fmt: skip
 

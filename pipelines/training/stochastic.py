@@ -133,9 +133,10 @@ def learn(config: TrainConfig) -> dict[str, Any]:
         write_csv(run / "metrics.csv", history)
         if not on_terminal():
             row = history[-1]
+            pulses = row["pulses_per_synapse"]  # of devices; weights that are numbers get none
             print(
-                f"epoch {row['epoch']:3d}/{config.trainer.epochs}  train loss {row['train_loss']:.3f}  "
-                f"{row['pulses_per_synapse']:.3f} pulses a synapse", flush=True,
+                f"epoch {row['epoch']:3d}/{config.trainer.epochs}  train loss {row['train_loss']:.3f}"
+                + (f"  {pulses:.3g} pulses a synapse" if pulses else ""), flush=True,
             )  # fmt: skip
 
     test_pixels, test_labels = pictures(splits.test, config)  # first read here, after the last epoch

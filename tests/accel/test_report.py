@@ -295,3 +295,27 @@ def test_a_page_that_fails_costs_a_line_and_nothing_else(tmp_path: Path, caplog:
     (record,) = caplog.records
     assert "report.html was not drawn (ValueError: no such colour); the results are complete" in record.message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_on_a_narrow_screen_a_table_that_is_too_wide_is_stacked_with_the_column_of_each_cell(tmp_path: Path) -> None:
+    columns = [f"a_long_column_{i}" for i in range(5)]
+    small, large = [["name", 1, 2, 3, 4]] * 3, [["name", 1, 2, 3, 4]] * 40
+    sections = [
+        Section("Narrow", "", table=Table(("a", "b"), [["name", 1]])),
+        Section("Wide", "", table=Table(columns, small)),
+        Section("Wide and long", "", table=Table(columns, large)),
+        Section("Sentences", "", table=Table(("read", "written"), [["some words " * 9] * 2])),
+        Section("Key and sentence", "", table=Table(("key", "value"), [["key", "some words " * 9]])),
+    ]
+    _, root = page(tmp_path, *sections)
+    tables = [e for e in root.iter("div") if (e.get("aria-label") or "").startswith("Table")]
+    assert ["stacks" in str(table.get("class")) for table in tables] == [False, True, False, True, False]
+    labels = [[cell.get("data-column") for cell in table.iter("td")] for table in tables]
+    assert labels[1][:5] == [None, *columns[1:]]  # a row is named by its first cell
+    assert labels[3] == ["read", "written"] and set(labels[0] + labels[2] + labels[4]) == {None}
+
+
+def test_code_is_set_as_code_and_everything_else_is_escaped(tmp_path: Path) -> None:
+    text, root = page(tmp_path, Section("Text", "Run `a <b>`.", text="One ` alone & <i>"))
+    assert [code.text for code in root.iter("code")] == ["a <b>"]
+    assert "One ` alone &amp; &lt;i&gt;" in text

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import sys
 import tracemalloc
 from pathlib import Path
@@ -29,6 +30,7 @@ from spikeloom.speech.datasets.synthetic import SyntheticConfig
 from spikeloom.speech.features.log_mel import LogMelConfig
 from spikeloom.speech.models.recurrent import GRUConfig
 from spikeloom.speech.models.spikescr import SpikeSCRConfig
+from spikeloom.speech.streaming import SpotterConfig
 
 WORDS = SyntheticConfig(n_words=2, n_speakers=5, takes=6, n_test_speakers=1, n_valid_speakers=1)
 
@@ -89,6 +91,14 @@ def test_words_are_said_as_they_go_by(run, recording, tmp_path, capsys):
     assert heard["frames_awake"] < heard["frames"]
     assert heard["level_difference_db"]["largest_absolute"] >= heard["level_difference_db"]["mean_absolute"] > 0
     assert "real-time factor" in printed
+
+
+def test_without_a_keyword_the_closest_and_the_remedy_are_printed(run, recording, tmp_path, capsys):
+    listen.run(ListenConfig(run=str(run), wav=str(recording[0]), spotter=SpotterConfig(threshold=0.99)))
+    assert re.search(r"threshold 0\.99; closest: \w+ at \d+\.\d\d s with 0\.\d\d \(spotter", capsys.readouterr().out)
+    soundfile.write(tmp_path / "quiet.wav", np.zeros(16_000), 16_000)
+    listen.run(ListenConfig(run=str(run), wav=str(tmp_path / "quiet.wav")))
+    assert "nothing stood out of the background" in capsys.readouterr().out
 
 
 def test_the_microphone_is_heard_like_a_file(run, recording, monkeypatch, capsys):

@@ -163,6 +163,7 @@ def test_the_browser_test_notices_what_it_looks_for(tmp_path) -> None:
     bad.write_text(
         "<body><p style='color:#999'>pale</p><div style='width:3000px'>wide</div>"
         "<p style='position:relative;left:-20px'>cut</p><img src='data:,'>"
+        "<div class=stacks style='overflow:auto'><p style='width:900px'>broad</p></div>"
         "<main><svg width=20 height=20 role=img><text x=10 y=15>leaves</text></svg></main>"
         "<script>console.error('said')</script></body>"
     )
@@ -173,6 +174,7 @@ def test_the_browser_test_notices_what_it_looks_for(tmp_path) -> None:
         "sideways",
         "contrast 2.85",
         "cut: cut",
+        "a table that is stacked scrolls",
         "cut at the edge of a figure: leaves",
         "without a text",
     ):

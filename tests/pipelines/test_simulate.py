@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from spikeloom.accel.trainer.chip.override import ChipConfig, mesh_of
-from spikeloom.accel.trainer.report.console import energy_text
 from spikeloom.accel.trainer.schedule.pareto import Point, pareto
 from spikeloom.accel.trainer.schedule.simulator import simulate
 from spikeloom.accel.trainer.schedule.trace import trace
@@ -195,9 +194,3 @@ def test_conformance_prints_its_table(tmp_path: Path, capsys: pytest.CaptureFixt
     assert all(row["passed"] for row in json.loads((tmp_path / "table.json").read_text()))
     with pytest.raises(SystemExit):  # another chip has other prices
         cli.main(["simulate", "conformance", "chip=cacti28", f"oracle={tmp_path / 'oracle'}"])
-
-
-def test_energies_are_told_in_the_unit_that_suits() -> None:
-    assert [energy_text(pj) for pj in (9.13e11, 5.7e10, 2.5e6, 12e3, 7.0)] == [
-        "913 mJ", "57 mJ", "2.5 µJ", "12 nJ", "7 pJ",
-    ]  # fmt: skip

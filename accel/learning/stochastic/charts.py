@@ -18,22 +18,25 @@ def learning(history: Sequence[Mapping[str, Any]]) -> Section:
     epochs = [row["epoch"] for row in history]
     pulses = [row["pulses_per_synapse"] for row in history]
     figure = new_figure(9.4, 2.9)
-    left, right = figure.subplots(1, 2)
-    left.plot(epochs, [row["train_loss"] for row in history], marker="o", markersize=3, color=palette[0])
-    left.set(xlabel="epoch", ylabel="cross-entropy", title="Training loss")
+    panels = figure.subplots(1, 2 if any(pulses) else 1, squeeze=False)[0]
+    panels[0].plot(epochs, [row["train_loss"] for row in history], marker="o", markersize=3, color=palette[0])
+    panels[0].set(ylabel="cross-entropy", title="Training loss")
     if any(pulses):
-        right.plot(epochs, pulses, marker="o", markersize=3, color=palette[1])
-        right.set(xlabel="epoch", ylabel="pulses per synapse", title="Programming pulses", ylim=(0, None))
-    else:
-        right.text(0.5, 0.5, "real-valued updates: no pulses", ha="center", va="center", transform=right.transAxes)
-        right.set_axis_off()
-    return Section(
-        "Learning",
-        "Left: cross-entropy of the training labels, from the probabilities before sampling; it is monitored, not "
-        "minimised directly. Right: programming pulses per weight in an epoch; they decrease as errors cancel, which "
-        "spares the endurance of real devices.",
-        figure,
+        panels[1].plot(epochs, pulses, marker="o", markersize=3, color=palette[1])
+        panels[1].set(ylabel="pulses per synapse", title="Programming pulses", ylim=(0, None))
+    for panel in panels:
+        panel.set_xlabel("epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    caption = (
+        "Cross-entropy of the training labels, from the probabilities before sampling; it is monitored, not minimised "
+        "directly."
     )
+    if any(pulses):
+        caption += (
+            " Right: programming pulses per weight in an epoch; they decrease as errors cancel, which spares the "
+            "endurance of real devices."
+        )
+    return Section("Learning", caption, figure)
 
 
 def inference(accuracies: Mapping[str, float], n_samples: int) -> Section:
@@ -44,14 +47,14 @@ def inference(accuracies: Mapping[str, float], n_samples: int) -> Section:
     axes = figure.subplots()
     bars = axes.barh(names, values, color=[palette[0] if n in KINDS else palette[2] for n in accuracies], height=0.65)
     axes.bar_label(bars, [f"{v:.2f} %" for v in values], padding=4, fontsize=10)
-    axes.set(xlim=(min(values) - 0.15 * (100 - min(values)) - 1, 100.9), xlabel="test accuracy, %")
+    axes.set(xlim=(0, 112), xticks=range(0, 101, 20), xlabel="test accuracy, %")  # room for the number behind 100 %
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     return Section(
         "Inference",
         f"{n_samples:,} test samples after the last epoch. Deterministic inference propagates probabilities; "
         "thresholded inference propagates one fixed bit per signal; with n Bernoulli samples, the outputs of n passes "
-        "of sampled bits are summed. The axis does not begin at 0.",
+        "of sampled bits are summed.",
         figure,
     )
 

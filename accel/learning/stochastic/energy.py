@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeloom.accel.common.files import read_yaml
+from spikeloom.accel.common.units import counted
 from spikeloom.accel.learning.stochastic.policies import BsPolicy, Conv, Layer
 from spikeloom.accel.trainer.chip.constants import Bound, Constant, Reader
 
@@ -58,7 +59,7 @@ class EnergyConstants:
         values = reader.numbers(section, "", dict.fromkeys(names, _PRICE))
         if reader.faults:
             faults = "\n  ".join(reader.faults)
-            raise ValueError(f"{source}: {len(reader.faults)} fault(s) in these constants:\n  {faults}")
+            raise ValueError(f"{source}: {counted(len(reader.faults), 'fault')} in these constants:\n  {faults}")
         return cls(**values, constants=tuple(reader.constants))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from spikeloom.accel.common.files import read_yaml
+from spikeloom.accel.common.units import counted
 from spikeloom.accel.trainer.chip.constants import ABSENT, Bound, Constant, Reader
 
 Precision = Literal["fp32", "amp_fp16"]
@@ -66,5 +67,5 @@ class Gpu:
         numbers = reader.numbers(top, "", _NUMBERS)
         if reader.faults:
             faults = "\n  ".join(reader.faults)
-            raise GpuError(f"{path}: {len(reader.faults)} fault(s) in this GPU description:\n  {faults}")
+            raise GpuError(f"{path}: {counted(len(reader.faults), 'fault')} in this GPU description:\n  {faults}")
         return cls(name=name, constants=tuple(reader.constants), **numbers)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from spikeloom.accel.common.units import counted
 from spikeloom.accel.trainer.chip import sram
 from spikeloom.accel.trainer.chip.constants import ABSENT, MOST_LISTED, Bound, Constant, Reader, short
 from spikeloom.accel.trainer.chip.crossbar import Crossbar, read_crossbar
@@ -223,7 +224,7 @@ class Chip:
         if chip is None:
             more = [f"and {len(reader.faults) - MOST_LISTED} more"] if len(reader.faults) > MOST_LISTED else []
             faults = "\n  ".join([*reader.faults[:MOST_LISTED], *more])
-            raise ChipError(f"{source}: {len(reader.faults)} fault(s) in this chip description:\n  {faults}")
+            raise ChipError(f"{source}: {counted(len(reader.faults), 'fault')} in this chip description:\n  {faults}")
         return chip
 
     def provenance(self) -> tuple[Constant, ...]:

@@ -7,13 +7,13 @@ from typing import Any
 
 from spikeloom.accel.common.report import Section, Table, palette
 from spikeloom.accel.common.svg import Chart
+from spikeloom.accel.common.units import energy_text, size_text
 from spikeloom.accel.trainer.baseline.comparison import CLAIMED, DENSITIES, Comparison, compare, reductions, rescaled
 from spikeloom.accel.trainer.baseline.gpu import PRECISIONS, Gpu
 from spikeloom.accel.trainer.baseline.kernels import PHASES
 from spikeloom.accel.trainer.baseline.nsight import Counters
 from spikeloom.accel.trainer.chip.chip import Chip
 from spikeloom.accel.trainer.networks import spiking_resnet18, spiking_vgg16, spikingformer
-from spikeloom.accel.trainer.report.simulation import energy, size
 from spikeloom.accel.trainer.schedule.result import SimulationReport
 from spikeloom.accel.trainer.workload import Workload
 
@@ -26,12 +26,14 @@ def baseline_sections(
     workload: Workload, chip: Chip, gpu: Gpu, measured: Counters | None = None, report: SimulationReport | None = None
 ) -> tuple[list[Section], dict[str, Any]]:
     """Networks side by side, energies, what the saving depends on and the rules, as sections and as plain values.
+    A network of one's own stands alone, a published one beside the others.
 
     `measured` are counters of a profiler for this workload in mixed precision, `report` is its simulation with the
     balanced mapping where there is one.
     """
     published = [spiking_resnet18(), spiking_vgg16(), spikingformer()]
-    networks = [workload, *(network for network in published if network != workload)]
+    beside = published if workload.model_name in {network.model_name for network in published} else []
+    networks = [workload, *(network for network in beside if network != workload)]
     rows = [compare(network, chip, gpu, report=report if network is workload else None) for network in networks]
     document: dict[str, Any] = {
         "networks": [comparison.document() for row in rows for comparison in row],
@@ -53,8 +55,8 @@ def baseline_sections(
 def _networks(rows: Sequence[Sequence[Comparison]], gpu: Gpu) -> Section:
     table = [
         (
-            _unbroken(c.model_name), f"{c.batch_size}×{c.time_steps}", SHORT[c.precision], size(c.chip_bytes),
-            size(c.gpu.dram_bytes), f"{100 * c.reduction:.1f} %", f"{100 * c.reduction_without_optimizer:.1f} %",
+            _unbroken(c.model_name), f"{c.batch_size}×{c.time_steps}", SHORT[c.precision], size_text(c.chip_bytes),
+            size_text(c.gpu.dram_bytes), f"{100 * c.reduction:.1f} %", f"{100 * c.reduction_without_optimizer:.1f} %",
         )
         for row in rows
         for c in row
@@ -72,8 +74,8 @@ def _networks(rows: Sequence[Sequence[Comparison]], gpu: Gpu) -> Section:
 def _energies(rows: Sequence[Sequence[Comparison]], gpu: Gpu) -> Section:
     table = [
         (
-            _unbroken(c.model_name), SHORT[c.precision], energy(c.chip_energy_pj), energy(c.gpu.dram_device_pj),
-            energy(c.gpu.dram_path_pj), energy(c.gpu.limit_pj),
+            _unbroken(c.model_name), SHORT[c.precision],
+            *map(energy_text, (c.chip_energy_pj, c.gpu.dram_device_pj, c.gpu.dram_path_pj, c.gpu.limit_pj)),
         )
         for row in rows
         for c in row
@@ -126,8 +128,8 @@ def _curves(workload: Workload, chip: Chip, gpu: Gpu, here: Sequence[Comparison]
 def _measured(measured: Counters, here: Sequence[Comparison]) -> Section:
     model = here[PRECISIONS.index("amp_fp16")].gpu
     rows: list[tuple[str | int | float, ...]] = [
-        ("model, mixed precision", size(model.dram_bytes), len(model.kernels)),
-        ("measured by the profiler", size(measured.dram_bytes), measured.kernels),
+        ("model, mixed precision", size_text(model.dram_bytes), len(model.kernels)),
+        ("measured by the profiler", size_text(measured.dram_bytes), measured.kernels),
         ("model / measured", f"{model.dram_bytes / measured.dram_bytes:.3f}", "–"),
     ]
     return Section(
@@ -139,7 +141,7 @@ def _measured(measured: Counters, here: Sequence[Comparison]) -> Section:
 
 def _rules(gpu: Gpu, here: Sequence[Comparison]) -> Section:
     mixed = here[PRECISIONS.index("amp_fp16")].gpu
-    phases = ", ".join(f"{name} {size(count)}" for name, count in mixed.by_phase().items() if name in PHASES)
+    phases = ", ".join(f"{name} {size_text(count)}" for name, count in mixed.by_phase().items() if name in PHASES)
     cache = f"{mixed.l2_bytes / 2**20:.0f} MiB" if mixed.l2_bytes else "no"
     lines = [
         "Single precision: every tensor has 4 bytes an element. Mixed: activations, spikes, membranes, gradients and "

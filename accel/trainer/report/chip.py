@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from spikeloom.accel.common.report import Section, Table, palette
 from spikeloom.accel.common.svg import Chart
+from spikeloom.accel.common.units import counted, energy_text, size_text
 from spikeloom.accel.trainer.chip.chip import Chip
 from spikeloom.accel.trainer.cost.compression import VALUE_BITS, stored_form
 from spikeloom.accel.trainer.cost.dataflow import Objective, choices, products_of
@@ -60,9 +61,9 @@ def roofline(report: SimulationReport) -> Section:
     one = lanes * report.clock_hz * report.cores / 1e9
     grid = [left * (right / left) ** (i / 60) for i in range(61)]
     limit = f"limit of one kind of engine ({one:,.0f} GMAC/s, {bandwidth / 1e9:g} GB/s)"
-    chart = Chart(9.4, 4.6, legend=[(limit, "#5b6675"), *((NAMES[e], COLOURS[e]) for e in points)])
+    chart = Chart(9.4, 4.6, legend=[(limit, "var(--muted)"), *((NAMES[e], COLOURS[e]) for e in points)])
     panel = chart.panel()
-    panel.line(grid, [min(one, bandwidth * x / 1e9) for x in grid], "#5b6675")
+    panel.line(grid, [min(one, bandwidth * x / 1e9) for x in grid], "var(--muted)")
     for engine, found in points.items():
         panel.dots([x for x, _ in found], [y for _, y in found], COLOURS[engine])
     panel.x.log = panel.y.log = 10
@@ -101,9 +102,10 @@ def timeline(report: SimulationReport) -> Section:
     )
     return Section(
         title="What the cores do",
-        caption=f"Mapping: {report.mapping_name}, {report.micro_batches} micro-batch(es), {report.cores_used} of "
-        f"{report.cores} cores. Each core has a forward, a backward and a weight-gradient engine that work side by "
-        f"side; gaps are waiting. In {100 * report.bubble_share:.0f} % of the time an engine of a core in use has "
+        caption=f"Mapping: {report.mapping_name}, {counted(report.micro_batches, 'micro-batch', 'micro-batches')}, "
+        f"{report.cores_used} of {counted(report.cores, 'core')}. Each core has a forward, a backward and a "
+        "weight-gradient engine that work side by side; gaps are waiting. "
+        f"In {100 * report.bubble_share:.0f} % of the time an engine of a core in use has "
         f"nothing to do.{more} trace.json opens at ui.perfetto.dev.",
         chart=chart,
     )
@@ -127,7 +129,7 @@ def cores(report: SimulationReport) -> Section:
         rows.append((core, *busy, f"{100 * stall:.1f} %", text))
     network = report.network
     busiest = (
-        f" The network carried {network.bytes / 1e6:.3g} MB; its busiest link ({network.worst_link}) was taken "
+        f" The network carried {size_text(network.bytes)}; its busiest link ({network.worst_link}) was taken "
         f"{100 * network.worst_link_utilisation:.2g} % of the time."
         if network.bytes
         else " Nothing went over the network."
@@ -160,8 +162,8 @@ def uncertainty(found: Sensitivity) -> Section:
     return Section(
         title="How sure is this",
         caption="What published sources say about the same part differs widely. Each bar moves one constant through "
-        f"its range and leaves the others. With all at their low ends the step costs {found.low_pj / 1e9:.4g} mJ, with "
-        f"all at their high ends {found.high_pj / 1e9:.4g} mJ; the chip file gives {nominal / 1e9:.4g} mJ. The model "
+        f"its range and leaves the others. With all at their low ends the step costs {energy_text(found.low_pj)}, with "
+        f"all at their high ends {energy_text(found.high_pj)}; the chip file gives {energy_text(nominal)}. The model "
         "itself (what is counted at all) may be wrong beyond that.",
         chart=chart,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from spikeloom.accel.common.units import amount_text, counted, duration_text, energy_text, size_text
 from spikeloom.accel.trainer.schedule.result import ENGINES, SimulationReport
 
 OUTSIDE = ("DRAM", "leakage", "network on chip")
@@ -14,15 +15,9 @@ def headline(report: SimulationReport) -> dict[str, str]:
     return {
         "energy of one training step": energy_text(report.energy_per_iteration_pj),
         "per training sample": energy_text(report.energy_per_iteration_pj / images),
-        f"time on {report.cores} core{'s' * (report.cores > 1)}": f"{report.time_per_iteration_ms:.3g} ms",
-        "efficiency (true MACs)": f"{report.tflops_per_w_true:.2f} TFLOPS/W",
+        f"time on {counted(report.cores, 'core')}": duration_text(report.time_per_iteration_ms),
+        "efficiency (true MACs)": f"{report.tflops_per_w_true:.3g} TFLOPS/W",
     }
-
-
-def energy_text(pj: float) -> str:
-    """Three digits in the unit that suits."""
-    unit, scale = next(((u, s) for u, s in (("mJ", 1e9), ("µJ", 1e6), ("nJ", 1e3)) if pj >= s), ("pJ", 1.0))
-    return f"{pj / scale:.3g} {unit}"
 
 
 def energy_shares(report: SimulationReport) -> dict[str, float]:
@@ -48,15 +43,16 @@ def explanation(report: SimulationReport) -> str:
 def lines(report: SimulationReport) -> Iterator[str]:
     """The text; the layers are in report.json and report.html."""
     yield (
-        f"{report.model_name} on {report.chip_name}: batch {report.batch_size}, {report.time_steps} "
-        f"step{'s' * (report.time_steps > 1)}, {report.mapping_name} on {report.cores_used} of {report.cores} "
-        f"core{'s' * (report.cores > 1)}"
+        f"{report.model_name} on {report.chip_name}: batch {report.batch_size}, "
+        f"{counted(report.time_steps, 'step')}, {report.mapping_name} on {report.cores_used} of "
+        f"{counted(report.cores, 'core')}"
     )
-    yield f"  {'engine':10s} {'energy µJ':>12s} {'cycles':>14s} {'busy':>6s} {'M MACs':>11s} {'DRAM kB':>10s}"
+    yield f"  {'engine':10s} {'energy':>10s} {'cycles':>14s} {'busy':>6s} {'MACs':>10s} {'DRAM':>10s}"
     for name, cost in zip(ENGINES, report.engines, strict=True):
         yield (
-            f"  {name:10s} {cost.energy.total_pj / 1e6:12.2f} {cost.cycles:14,d} {100 * report.busy_share[name]:5.1f}% "
-            f"{cost.true_macs / 1e6:11.1f} {cost.dram_bytes / 1e3:10.0f}"
+            f"  {name:10s} {energy_text(cost.energy.total_pj):>10s} {cost.cycles:14,d} "
+            f"{100 * report.busy_share[name]:5.1f}% {amount_text(cost.true_macs):>10s} "
+            f"{size_text(cost.dram_bytes):>10s}"
         )
     for label, value in headline(report).items():
         yield f"  {label}: {value}"

@@ -143,8 +143,8 @@ def _table(rows: Sequence[Epoch], split: str) -> Section:
     table: list[Sequence[str | int | float]] = [
         (
             r.epoch, f"{100 * r.torch_accuracy:.2f}", f"{100 * r.engine_accuracy:.2f}",
-            *(f"{100 * r.densities[name]:.1f}" for name in shown), f"{r.dense_energy_pj / 1e6:.2f}",
-            f"{r.gated_energy_pj / 1e6:.2f}", r.cycles, f"{r.dram_bytes / 1e6:.3f}",
+            *(f"{100 * r.densities[name]:.1f}" for name in shown), r.dense_energy_pj / 1e6,
+            r.gated_energy_pj / 1e6, r.cycles, r.dram_bytes / 1e6,
             *([r.skipped_steps] if skipped else []),
         )
         for r in rows

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spikeloom.accel.common.report import Section, Table, new_figure, palette
+from spikeloom.accel.common.units import duration_text, energy_text
 
 Rows = Sequence[Mapping[str, Any]]
 LISTED = 20  # rounds in the table: of more, the first and last
@@ -74,10 +75,10 @@ def _cost(result: Mapping[str, Any], rounds: Rows) -> Section:
     link_ms = 8e3 * result["model_bytes"] / result["link_bits_per_s"]
     link_mj = 8e-9 * result["model_bytes"] * result["link_pj_per_bit"]
     rows = [
-        ("one training step of a worker", f"{step_ms:.3g} ms", f"{step_mj:.3g} mJ"),
-        ("weights, one way", f"{link_ms:.3g} ms", f"{link_mj:.3g} mJ"),
-        ("all rounds", _seconds(result["total_time_s"]), _joules(result["total_energy_j"])),
-        ("… of which computing", "–", _joules(sum(r["compute_j"] for r in rounds))),
+        ("one training step of a worker", duration_text(step_ms), energy_text(1e9 * step_mj)),
+        ("weights, one way", duration_text(link_ms), energy_text(1e9 * link_mj)),
+        ("all rounds", duration_text(1e3 * result["total_time_s"]), energy_text(1e12 * result["total_energy_j"])),
+        ("… of which computing", "–", energy_text(1e12 * sum(r["compute_j"] for r in rounds))),
     ]
     return Section(
         title="What it costs",
@@ -86,14 +87,6 @@ def _cost(result: Mapping[str, Any], rounds: Rows) -> Section:
         f"{result['link_pj_per_bit']:g} pJ a bit is assumed.",
         table=Table(columns=("what", "time", "energy"), rows=rows),
     )
-
-
-def _seconds(s: float) -> str:
-    return f"{s:.3g} s" if s >= 1 else f"{1e3 * s:.3g} ms"
-
-
-def _joules(j: float) -> str:
-    return f"{j:.3g} J" if j >= 1 else f"{1e3 * j:.3g} mJ"
 
 
 def _table(rounds: Rows, split: str) -> Section:
@@ -106,8 +99,8 @@ def _table(rounds: Rows, split: str) -> Section:
             columns=("round", "accuracy", "answered", "MB", "time", "energy", "missing"),
             rows=[
                 (
-                    r["round"], f"{100 * r['accuracy']:.2f} %", r["answered"], f"{r['bytes'] / 1e6:.3f}",
-                    _seconds(r["time_s"]), _joules(r["energy_j"]), r["missing"] or "–",
+                    r["round"], f"{100 * r['accuracy']:.2f} %", r["answered"], r["bytes"] / 1e6,
+                    duration_text(1e3 * r["time_s"]), energy_text(1e12 * r["energy_j"]), r["missing"] or "–",
                 )
                 for r in shown
             ],

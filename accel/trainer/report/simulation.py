@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from spikeloom.accel.common.report import Section, Table, palette
 from spikeloom.accel.common.svg import Chart
+from spikeloom.accel.common.units import counted, duration_text, energy_text, size_text
 from spikeloom.accel.trainer.report import chip as figures_chip
 from spikeloom.accel.trainer.schedule.result import ENGINES, LayerCost, SimulationReport
 
@@ -78,26 +80,27 @@ def _by_component(report: SimulationReport) -> Section:
 def _training_step(report: SimulationReport) -> Section:
     images = report.batch_size
     whole: list[tuple[str, Callable[[float], str], float]] = [
-        ("energy", energy, report.energy_per_iteration_pj),
-        *((f"… {LABELS[phase.engine]}", energy, phase.energy.total_pj) for phase in report.engines),
+        ("energy", _energy, report.energy_per_iteration_pj),
+        *((f"… {LABELS[phase.engine]}", _energy, phase.energy.total_pj) for phase in report.engines),
         ("time", _time, report.time_per_iteration_ms),
         ("clock cycles", _count, report.cycles_per_iteration),
         ("multiply-accumulates, as executed", _count, report.total.looped_macs),
         ("multiply-accumulates, as needed", _count, report.total.true_macs),
-        ("off-chip memory traffic", size, report.dram_bytes_per_iteration),
-        ("… if every on-chip memory were large enough", size, report.compulsory_dram_bytes_per_iteration),
-        ("traffic between cores", size, report.network.bytes),
+        ("off-chip memory traffic", _size, report.dram_bytes_per_iteration),
+        ("… if every on-chip memory were large enough", _size, report.compulsory_dram_bytes_per_iteration),
+        ("traffic between cores", _size, report.network.bytes),
     ]
     rows: list[Sequence[str | int | float]] = [(name, form(value), form(value / images)) for name, form, value in whole]
-    rows.append(("TFLOPS/W, operations as executed", f"{report.tflops_per_w_looped:.3f}", "—"))
-    rows.append(("TFLOPS/W, operations as needed", f"{report.tflops_per_w_true:.3f}", "—"))
+    rows.append(("TFLOPS/W, operations as executed", f"{report.tflops_per_w_looped:.3g}", "—"))
+    rows.append(("TFLOPS/W, operations as needed", f"{report.tflops_per_w_true:.3g}", "—"))
     for name, share in report.utilisation.items():
         rows.append((f"array slots used while busy, {LABELS[name]}", f"{100 * share:.1f} %", "—"))
     return Section(
         title="What one training step costs",
-        caption=f"One step trains on {images} sample(s) with {report.time_steps} time step(s) each, on "
-        f"{report.cores} core(s) at {report.clock_hz / 1e6:g} MHz. “As executed” counts every slot of the array, "
-        "including the zeros that a strided layer inserts; “as needed” counts only what the mathematics asks for.",
+        caption=f"One step trains on {counted(images, 'sample')} with {counted(report.time_steps, 'time step')} each, "
+        f"on {counted(report.cores, 'core')} at {report.clock_hz / 1e6:g} MHz. “As executed” counts every slot of "
+        "the array, including the zeros that a strided layer inserts; “as needed” counts only what the mathematics "
+        "asks for.",
         table=Table(columns=("quantity", "per training step", "per sample"), rows=rows),
     )
 
@@ -120,7 +123,7 @@ def _caveats(report: SimulationReport) -> Section:
     if report.unsupported:
         missing = ", ".join(f"{entry.op} at {entry.path}" for entry in report.unsupported)
         lines.append(f"Not in any figure, since the simulator has no price for them: {missing}.")
-    return Section(title="How to read these figures", caption="What the simulation assumes.", text="\n\n".join(lines))
+    return Section(title="How to read these figures", caption="", text="\n\n".join(lines))
 
 
 def _layer_bar(label: str, layers: Sequence[LayerCost]) -> _Bar:
@@ -148,27 +151,9 @@ def _shortened(path: str, longest: int = 32) -> str:
     return path if len(path) <= longest else f"…{path[1 - longest :]}"
 
 
-def energy(pj: float) -> str:
-    """Picojoules in the unit that suits them."""
-    return _scaled(pj, ("pJ", "nJ", "µJ", "mJ", "J"))
-
-
-def _time(ms: float) -> str:
-    return _scaled(ms * 1e6, ("ns", "µs", "ms", "s"))
-
-
-def size(count: float) -> str:
-    """Bytes in the unit that suits them."""
-    return _scaled(count, ("B", "kB", "MB", "GB", "TB"))
-
-
 def _count(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def _scaled(value: float, units: Sequence[str]) -> str:
-    for unit in units[:-1]:
-        if abs(value) < 1000:
-            return f"{value:.4g} {unit}"
-        value /= 1000
-    return f"{value:.4g} {units[-1]}"
+# One digit more than in headlines.
+_energy, _time, _size = (partial(form, digits=4) for form in (energy_text, duration_text, size_text))

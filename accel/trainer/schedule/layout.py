@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
+from spikeloom.accel.common.units import counted
 from spikeloom.accel.trainer.chip.chip import Chip
 from spikeloom.accel.trainer.cost.compression import VALUE_BITS, stored_bits
 from spikeloom.accel.trainer.cost.layer_cost import Part
@@ -42,8 +43,8 @@ class Layout:
         batch, count = workload.batch_size, chip.cores.count
         if not 1 <= mapping.replicas <= min(batch, count):
             raise ValueError(
-                f"got {mapping.replicas} copies of the network for {count} core(s) and {batch} image(s); use 1 to "
-                f"{min(batch, count)}"
+                f"got {mapping.replicas} copies of the network for {counted(count, 'core')} and "
+                f"{counted(batch, 'image')}; use 1 to {min(batch, count)}"
             )
         self.network = Network(chip)
         self.stages = stages_of(workload, chip.mapping.channel_quantum)

@@ -17,6 +17,7 @@ from itertools import accumulate
 from math import ceil
 from typing import Literal
 
+from spikeloom.accel.common.units import counted
 from spikeloom.accel.trainer.cost.dataflow import Objective
 from spikeloom.accel.trainer.workload import Layer, Workload
 
@@ -39,7 +40,8 @@ class Mapping:
 
     @property
     def name(self) -> str:
-        groups = f" of {self.micro_batches} micro-batches" if self.micro_batches is not None else ""
+        count = self.micro_batches
+        groups = f" of {counted(count, 'micro-batch', 'micro-batches')}" if count is not None else ""
         flows = ", data flows searched" if self.flows is not None else ""
         copies = "" if self.replicas == 1 else f"{self.replicas} copies, "
         return f"{copies}{self.style}{groups}{flows}"

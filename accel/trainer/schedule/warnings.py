@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spikeloom.accel.common.units import counted
 from spikeloom.accel.trainer.chip.chip import Chip
 from spikeloom.accel.trainer.cost.closed_forms import ConvLoops, Operand
 from spikeloom.accel.trainer.cost.traffic import too_large
@@ -63,29 +64,30 @@ def warnings_of(workload: Workload, chip: Chip) -> list[str]:
     concerns = (
         (
             sum(layer.input_kind == "real" for layer in gemms),
-            "multiply real-valued inputs: priced as mul + add with 16-bit accesses, an extension of the authors' model",
+            "with real-valued inputs: priced as mul + add with 16-bit accesses, an extension of the authors' model",
         ),
         (
             sum(layer.input_kind == "integer" for layer in gemms),
-            "take whole numbers (added spikes): priced as one pass of accumulations for each bit plane, an assumption",
+            "with whole numbers (added spikes) as inputs: priced as one pass of accumulations for each bit plane, an "
+            "assumption",
         ),
         (
             sum(layer.kind == "elementwise" for layer in layers),
-            "are elementwise: priced as one FP16 multiply per element, an assumption",
+            "of elementwise operations: priced as one FP16 multiply per element, an assumption",
         ),
         (
             sum(layer.neuron is not None and layer.neuron.half_width is None for layer in layers),
-            "have a surrogate that is not a window: 16 bits per neuron and step survive to BP instead of a mask bit",
+            "with a surrogate that is not a window: 16 bits per neuron and step survive to BP instead of a mask bit",
         ),
         *(
             (
                 sum(operand not in density_means(layer) for layer in gemms),
-                f"have no measured density of {operand}: taken as 1, so zero-gating and zero-skipping save nothing "
+                f"without a measured density of {operand}: taken as 1, so zero-gating and zero-skipping save nothing "
                 "there",
             )
             for operand in sorted(gated)
         ),
-        (len(drawn), "have no measured load imbalance: zero-skipping waits for the fullest lane of drawn masks"),
-        (len(workload.unsupported), "(operations) are unsupported and missing from all figures"),
+        (len(drawn), "without a measured load imbalance: zero-skipping waits for the fullest lane of drawn masks"),
+        (len(workload.unsupported), "(operations) unsupported and missing from all figures"),
     )
-    return [f"{count} layer(s) {text}" for count, text in concerns if count]
+    return [f"{counted(count, 'layer')} {text}" for count, text in concerns if count]

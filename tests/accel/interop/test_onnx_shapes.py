@@ -42,7 +42,7 @@ def test_a_cnn_has_the_macs_of_its_shapes(tmp_path: Path) -> None:
     ]
     weights = {"w": (8, 3, 3, 3), "b": (8,), "d": (8, 1, 3, 3), "u": (8, 4, 2, 2), "g": (10, 4), "h": (10,)}
     path = written(tmp_path / "cnn.onnx", nodes, weights, ["n", 3, 12, 12], 2)
-    with pytest.raises(OnnxError, match=r"cnn\.onnx: input 'x' has an open shape; give input="):
+    with pytest.raises(OnnxError, match=r"cnn\.onnx: input 'x' has an open shape; give input=1x3x12x12, with "):
         onnx_workload(path)
     workload = onnx_workload(path, shapes="4x3x12x12", axes="BCHW")
     macs = [layer.macs_forward for layer in workload.layers if layer.kind == "gemm_weight"]

@@ -12,6 +12,7 @@ from spikeloom.accel.trainer.baseline.kernels import gpu_iteration
 from spikeloom.accel.trainer.baseline.nsight import METRICS, read_counters
 from spikeloom.accel.trainer.networks import spiking_resnet18, spiking_vgg16, spikingformer
 from spikeloom.accel.trainer.report.baseline import baseline_sections
+from spikeloom.accel.trainer.workload import Workload
 from tests.accel.trainer.networks import NEUROMC, chip, small_network
 
 A100 = Gpu.from_yaml(NEUROMC.parents[1] / "gpus" / "a100_40gb.yaml")
@@ -77,11 +78,20 @@ def test_a_bad_counter_file_is_named_with_the_remedy(tmp_path: Path, rows, words
         read_counters(tmp_path / "empty.csv")
 
 
-def test_the_report_shows_every_network_and_the_measured_bytes_beside_the_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("workload", "names"),
+    [(small_network(), ["test network"]), (spiking_vgg16(), ["S-VGG16", "S-ResNet18", "Spikingformer-8-768"])],
+)
+def test_a_network_of_ones_own_stands_alone_and_a_published_one_beside_the_others(
+    workload: Workload, names: list[str]
+) -> None:
+    _, figures = baseline_sections(workload, CHIP, A100)
+    assert [row["model_name"] for row in figures["networks"]] == [name for name in names for _ in range(2)]
+
+
+def test_the_report_shows_the_measured_bytes_beside_the_model(tmp_path: Path) -> None:
     measured = read_counters(counters(tmp_path / "ncu.csv", [("0", METRICS[0], "Mbyte", "1")]))
     sections, figures = baseline_sections(small_network(), CHIP, A100, measured)
-    names = [row["model_name"] for row in figures["networks"]]
-    assert names == [n for n in ("test network", "S-ResNet18", "S-VGG16", "Spikingformer-8-768") for _ in range(2)]
     assert figures["measured"]["dram_bytes"] == 10**6
     page = render("t", "l", sections, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Model and profiler" in page and "<svg" in page

@@ -231,7 +231,7 @@ def test_gating_at_full_density_is_dense_but_for_inserted_zeros() -> None:
 def test_gating_without_a_measurement_is_dense_and_warned_about() -> None:
     report = simulate(small_network(), chip(engines__fp__zero_gating=["weight"]))
     assert report.total == simulate(small_network(), CHIP).total
-    assert any("no measured density of weight" in warning for warning in report.warnings)
+    assert any("without a measured density of weight" in warning for warning in report.warnings)
 
 
 def test_attention_gather_and_layer_norm_are_costed() -> None:
