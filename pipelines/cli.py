@@ -133,7 +133,7 @@ def arguments(verb: str, given: Sequence[str]) -> tuple[dict[str, str], list[str
     if verb == "compare" and (runs := [given for given in overrides if "=" not in given]):
         quoted = ",".join("'" + run.replace("'", "\\'") + "'" for run in runs)
         overrides = [f"runs=[{quoted}]", *(given for given in overrides if given not in runs)]
-    if verb == "data" and (settings := [given for given in overrides if given.startswith("data.")]):
+    if verb == "data" and (settings := [given for given in overrides if re.match(r"data\.|features[.=]", given)]):
         quoted = ",".join("'" + given.replace("'", "\\'") + "'" for given in settings)
         overrides = [*(given for given in overrides if given not in settings), f"settings=[{quoted}]"]
     if verb in POSITIONAL and overrides and re.fullmatch(r"\w+", overrides[0]):

@@ -76,7 +76,7 @@ def sentence_vectors(encoder: str, texts: Sequence[str]) -> Tensor:
 
 
 class TrialDataModule(SplitDataModule):
-    """Train, validation and test batches of EEG trials with the ids of their texts, in memory in full.
+    """Train, validation and test batches of EEG trials with the ids of their texts (`bci.data.trials`).
 
     Args:
         source: the recordings (`config.data`); None where `sets` are given.

@@ -1,14 +1,18 @@
-"""The trials a model learns from, chooses on and is tested on, in memory without padding.
+"""The trials a model learns from, chooses on and is tested on, without padding.
 
 A trial is one person's EEG of one sentence: float32 [L, 840], as `bci.zuco.samples` makes it, beside the durations of
 the fixations under it, which a control reads in place of the EEG. A split is made from the rows alone, then the
-recordings are gone through once. Memory is that of the tokens kept, 3.4 kB each: 22,000 trials of eleven tokens take
-0.8 GB, whatever the size of the files.
+recordings are gone through once. The tokens of recordings that have a folder for caches lie in a file there, without
+a name and gone with the process, and are read when a batch asks for them; those of others are kept in memory, 3.4 kB
+each: 22,000 trials of eleven tokens take 0.8 GB.
 """
 
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 import torch
@@ -77,7 +81,39 @@ class TrialSplits:
         return self.sets[name]
 
 
-_Row = tuple[np.ndarray, np.ndarray, str, str, str, str, tuple[str, ...]]
+class Tokens:
+    """float32 arrays `[L, 840]` that are added one after the other, to a file without a name where there is a folder.
+
+    An array that `fetch` returns is a view of the file's pages, which the system reads when they are used and may drop
+    afterwards; what is written into it stays in this process.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.file: IO[bytes] | None = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = TemporaryFile(dir=folder)  # noqa: SIM115, as long as the arrays
+        self.kept: list[np.ndarray] = []  # without a folder
+        self.ends = [0]  # of each array, in tokens
+
+    def add(self, tokens: np.ndarray) -> int:
+        """The number by which `fetch` finds the array again."""
+        if self.file is None:
+            self.kept.append(tokens)
+        else:
+            self.file.write(np.asarray(tokens, dtype=np.float32).tobytes())
+        self.ends.append(self.ends[-1] + len(tokens))
+        return len(self.ends) - 2
+
+    def fetch(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        if self.file is None or not numbers:
+            return [self.kept[number] for number in numbers]
+        self.file.flush()
+        flat = np.asarray(np.memmap(self.file, np.float32, mode="c")).reshape(-1, N_FEATURES)
+        return [flat[self.ends[number] : self.ends[number + 1]] for number in numbers]
+
+
+_Row = tuple[int, np.ndarray, str, str, str, str, tuple[str, ...]]
 
 
 def read_splits(
@@ -87,6 +123,7 @@ def read_splits(
     fates = split.build(rows_of(source))
     dropped: Counter[str] = Counter()
     truncated = 0
+    tokens = Tokens(getattr(source, "folder", None))
     columns: dict[str, list[_Row | None]] = {name: [] for name in wanted}
     levels: dict[Recording, list[tuple[float, str, int]]] = {}  # level, split and place there of each row
     for sentence in source:
@@ -100,7 +137,7 @@ def read_splits(
             truncated += sample.n_truncated_words
             gaze = _gaze(sentence, len(sample.words), sample.has_sentence_token)
             who = sentence.subject, task_of(sentence.recording)
-            columns[fate].append((sample.eeg, gaze, sample.text, sample.key, *who, sample.words))
+            columns[fate].append((tokens.add(sample.eeg), gaze, sample.text, sample.key, *who, sample.words))
     for of_recording in levels.values():
         for outlying, (_, fate, place) in zip(
             unlike_the_rest([value for value, *_ in of_recording]), of_recording, strict=True
@@ -114,16 +151,18 @@ def read_splits(
             raise ValueError(f"no trial is left in {name} ({dict(dropped)} dropped); use more recordings")
     order = [*DROP_REASONS, "margin"]
     return TrialSplits(
-        sets={name: _columns(rows) for name, rows in kept.items()},
+        sets={name: _columns(rows, tokens) for name, rows in kept.items()},
         split=fates,
         dropped={name: dropped[name] for name in order if dropped[name]},
         truncated=truncated,
     )
 
 
-def _columns(rows: list[_Row]) -> TrialSet:
-    eeg, gaze, texts, keys, subjects, tasks, words = zip(*rows, strict=True)
-    return TrialSet(eeg=eeg, gaze=gaze, texts=texts, keys=keys, subjects=subjects, tasks=tasks, words=words)
+def _columns(rows: list[_Row], tokens: Tokens) -> TrialSet:
+    numbers, gaze, texts, keys, subjects, tasks, words = zip(*rows, strict=True)
+    return TrialSet(
+        eeg=tokens.fetch(numbers), gaze=gaze, texts=texts, keys=keys, subjects=subjects, tasks=tasks, words=words,
+    )  # fmt: skip
 
 
 def _gaze(sentence: Sentence, n_words: int, sentence_token: bool) -> np.ndarray:

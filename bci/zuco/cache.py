@@ -30,12 +30,20 @@ def cached_sentences(path: Path, folder: Path) -> "CachedSentences":
     Raises the errors of `read_sentences`, and ValueError naming a damaged cache.
     """
     recording = recording_of(path)
+    make_cache(path, folder)
+    return CachedSentences(cache_file(path, folder), recording)
+
+
+def make_cache(path: Path, folder: Path) -> bool:
+    """Make the cache of a result file where it is missing or outdated, and say whether it was. Raises the errors of
+    `read_sentences`."""
     file = cache_file(path, folder)
-    if not file.is_file():
-        _write(file, read_sentences(path))
-        for outdated in set(folder.glob(f"{path.stem}-*.safetensors")) - {file}:
-            outdated.unlink()
-    return CachedSentences(file, recording)
+    if file.is_file():
+        return False
+    _write(file, read_sentences(path))
+    for outdated in set(folder.glob(f"{path.stem}-*.safetensors")) - {file}:
+        outdated.unlink()
+    return True
 
 
 def cache_file(path: Path, folder: Path) -> Path:

@@ -11,14 +11,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib import import_module, resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from spikeloom.accel.common import charts
 from spikeloom.accel.common.changes import changes
+from spikeloom.accel.common.parallel import blocks
 from spikeloom.accel.common.report import Section, render
 from spikeloom.accel.common.units import size_text
 from spikeloom.pipelines.config.data import DataConfig
@@ -26,7 +29,7 @@ from spikeloom.pipelines.config.files import groups
 from spikeloom.pipelines.config.groups import kind_of, package_of
 from spikeloom.pipelines.config.mistakes import explain
 from spikeloom.pipelines.datasets import fetch
-from spikeloom.pipelines.training.runtime import set_up, watch
+from spikeloom.pipelines.training.runtime import set_up, worked_on
 from spikeloom.speech import data_charts as data_figures
 from spikeloom.speech.datasets import shd as heidelberg
 from spikeloom.speech.datasets import speech_commands as commands
@@ -59,6 +62,8 @@ def run(config: DataConfig) -> None:
         fetch.run(config, folder_of)
     elif config.what == "list":
         fetch.print_list(folder_of)
+    elif config.what == "cache" and config.dataset not in ("", *EEG):
+        cache(config)
     elif config.what in ("cochlea", "leakage", "devices", *of_zuco):
         module = "zuco_files" if config.what in of_zuco else config.what
         import_module(f"spikeloom.pipelines.datasets.{module}").run(config)
@@ -83,6 +88,11 @@ def folder_of(dataset: str) -> Path:
 
 def source_of(config: DataConfig) -> Any:
     """The source's configuration under conf/data, for its own folder or another one, with the given settings."""
+    return training_of(config).data
+
+
+def training_of(config: DataConfig) -> Any:
+    """The configuration of a training on that source, with the given settings."""
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -97,14 +107,31 @@ def source_of(config: DataConfig) -> Any:
     chosen = [f"data={config.dataset}", *config.settings]
     with nullcontext() if inside else initialize_config_module("spikeloom.conf", version_base="1.3"):
         try:
-            source: Any = OmegaConf.to_object(compose("train", chosen).data)
+            composed = compose("train", chosen)
+            training = SimpleNamespace(
+                data=OmegaConf.to_object(composed.data), features=OmegaConf.to_object(composed.features)
+            )
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(explain(error, "train", chosen)) from error
-    if config.root is None:
-        return source
-    if not hasattr(source, "root"):
-        raise ValueError(f"{config.dataset} is made in memory and has no folder; leave root out")
-    return replace(source, root=config.root)
+    if config.root is not None:
+        if not hasattr(training.data, "root"):
+            raise ValueError(f"{config.dataset} is made in memory and has no folder; leave root out")
+        training.data = replace(training.data, root=config.root)
+    return training
+
+
+def cache(config: DataConfig) -> None:
+    """Make the frames of every recording of events; what was made before stays."""
+    training = training_of(config)
+    if package_of(training.data) != "vision" or Path(config.out).suffix:
+        raise ValueError(
+            f"data cache keeps frames of event recordings or rows of zuco in a folder, got dataset={config.dataset} "
+            f"out={config.out}; use for example dataset=cifar10dvs features=frames out=FOLDER"
+        )
+    from spikeloom.pipelines.datasets import vision as vision_data
+
+    features = replace(training.features, cache=config.out) if hasattr(training.features, "cache") else None
+    vision_data.cache(config.dataset, training.data, features, config.processes)
 
 
 def check(config: DataConfig) -> None:
@@ -119,7 +146,7 @@ def check(config: DataConfig) -> None:
     if package_of(source) == "vision":
         from spikeloom.pipelines.datasets import vision as vision_data
 
-        vision_data.check(config.dataset, source)
+        vision_data.check(config.dataset, source, config.processes)
         return
     root = Path(source.root) if hasattr(source, "root") else None
     print(f"{config.dataset} in {root}" if root else f"{config.dataset}, made in memory")
@@ -130,7 +157,7 @@ def check(config: DataConfig) -> None:
         problems.append(str(error))
     else:
         print_counts(splits)
-        problems += clip_problems(splits)
+        problems += clip_problems(splits, config.processes)
         for line in changes.summary():
             print(f"  {line}")
     for problem in dict.fromkeys(" ".join(text.split()) for text in problems):  # a bad wav may have stopped build() too
@@ -160,23 +187,35 @@ def checksum(file: Path, expected: str) -> str:
     return f"{algorithm} as published" if found == digest else f"{algorithm} differs ({found}, published {digest})"
 
 
-def clip_problems(splits: SpeechSplits[Any]) -> Iterator[str]:
+def clip_problems(splits: SpeechSplits[Any], processes: int = 0) -> Iterator[str]:
     """Read every clip that lies on disk once; yield what cannot be read, print which sound is in two sets."""
     where: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     for name, clips in splits._asdict().items():
         if isinstance(clips.content, LazySequence):
-            for index in watch(range(len(clips)), f"reading {name} clips"):
-                try:
-                    clip = clips.content[index]
-                except ValueError as error:
-                    yield str(error)
-                    continue
-                if isinstance(clip, np.ndarray):
-                    where[hashlib.sha1(clip.tobytes()).digest()].append((name, clips.names[index]))
+            read = partial(read_clips, clips.content)
+            for block, found in worked_on(read, blocks(len(clips)), f"reading {name} clips, in blocks", processes):
+                for index, (problem, digest) in zip(block, found, strict=True):
+                    if problem:
+                        yield problem
+                    elif digest:
+                        where[digest].append((name, clips.names[index]))
     repeated = [found for found in where.values() if len({of for of, _ in found}) > 1]
     if repeated:
         shown = "; ".join(" and ".join(f"{name} ({of})" for of, name in found[:2]) for found in repeated[:3])
         print(f"  {len(repeated):,} recordings are in two sets under two names, sample by sample: {shown}")
+
+
+def read_clips(content: LazySequence[Any], block: range) -> list[tuple[str, bytes]]:
+    """What is wrong with each of those clips, and the digest of a waveform."""
+    found = []
+    for index in block:
+        try:
+            clip = content[index]
+        except ValueError as error:
+            found.append((str(error), b""))
+        else:
+            found.append(("", hashlib.sha1(clip.tobytes()).digest() if isinstance(clip, np.ndarray) else b""))
+    return found
 
 
 def print_counts(splits: SpeechSplits[Any]) -> None:

@@ -14,8 +14,9 @@ class DataConfig:
     dataset: str = ""  # check, describe, fetch: one of conf/data, zuco or eeg (recordings of any kind)
     accept_license: bool = False  # fetch: you accept the licence that the command prints
     root: str | None = None  # where it lies; default: the folder conf/data names; cochlea: any folder of wavs (or in=)
-    settings: list[str] = field(default_factory=list)  # keys of the data set as in a training, such as data.pattern="…"
-    out: str = "data.html"  # the page of describe, the FILE.h5 of cochlea, the FILE.yaml of devices
+    settings: list[str] = field(default_factory=list)  # keys of data and features as in a training
+    out: str = "data.html"  # page of describe, folder of cache, FILE.h5 of cochlea, FILE.yaml of devices
+    processes: int = 0  # check, cochlea, cache, features: how many work at the same time; 0: one a core
     cochlea: CochleaConfig = field(default_factory=CochleaConfig)
     time_dtype: str = "float32"  # of the spikes cochlea writes; float16 as in the published files
     batch_size: int = 16  # clips that cochlea hands on at a time

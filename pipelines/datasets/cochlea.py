@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spikeloom.pipelines.config.data import DataConfig
-from spikeloom.pipelines.training.runtime import watch
+from spikeloom.pipelines.training.runtime import at_once, watch
 from spikeloom.speech.features.cochlea.convert import convert, read_recordings
 
 log = logging.getLogger("spikeloom")
@@ -26,7 +26,8 @@ def run(config: DataConfig) -> None:
 
     start = time.perf_counter()
     n_events = convert(
-        utterances, config.cochlea, out, time_dtype=config.time_dtype, batch_size=config.batch_size, watch=watched
-    )
+        utterances, config.cochlea, out, time_dtype=config.time_dtype, batch_size=config.batch_size,
+        processes=config.processes or at_once(), watch=watched,
+    )  # fmt: skip
     took = time.perf_counter() - start
     log.info("%d events, %.0f a clip, in %.1f s -> %s", n_events, n_events / len(utterances), took, out)

@@ -8,22 +8,25 @@ import hashlib
 import logging
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spikeloom.accel.common import charts
+from spikeloom.accel.common.parallel import blocks
 from spikeloom.accel.common.report import Section, Table, render
 from spikeloom.accel.common.units import size_text
-from spikeloom.pipelines.training.runtime import watch
+from spikeloom.pipelines.training.runtime import watch, worked_on
 from spikeloom.vision import charts as figures
 from spikeloom.vision.datasets.event_sets import EventFilesConfig
 from spikeloom.vision.datasets.events import Recording
+from spikeloom.vision.datasets.frame_cache import FrameCache
 from spikeloom.vision.datasets.images import MNIST_FILES
 from spikeloom.vision.datasets.readers import is_recording, read_events
 from spikeloom.vision.datasets.samples import Samples, VisionSplits
-from spikeloom.vision.transforms.frames import frames_by_number
+from spikeloom.vision.transforms.frames import EventFramesConfig, frames_by_number
 
 log = logging.getLogger("spikeloom")
 CHECKSUMS = {  # archive -> MD5 as published
@@ -37,9 +40,10 @@ PUBLISHED = {  # data set -> samples of the whole set
 }  # fmt: skip
 MEASURED = 200  # recordings of a split, evenly spaced, whose lengths are drawn
 FRAMES = 8
+FRAMED = 8  # recordings whose frames a process makes at a time
 
 
-def check(dataset: str, source: Any) -> None:
+def check(dataset: str, source: Any, processes: int = 0) -> None:
     """Print what is there. Exits with 1 after one line for each problem."""
     if files := loose_recordings(source):
         tell_recordings(files)
@@ -53,7 +57,7 @@ def check(dataset: str, source: Any) -> None:
         problems.append(str(error))
     else:
         print_counts(dataset, splits)
-        problems += sample_problems(splits)
+        problems += sample_problems(splits, processes)
     for problem in dict.fromkeys(" ".join(text.split()) for text in problems):
         print(f"problem: {problem}")
     if problems:
@@ -75,14 +79,38 @@ def archive_problems(root: Path) -> Iterator[str]:
             yield f"{file}: {verdict}; download it again"
 
 
-def sample_problems(splits: VisionSplits) -> Iterator[str]:
+def sample_problems(splits: VisionSplits, processes: int) -> Iterator[str]:
     """Read every sample once; yield what cannot be read."""
     for name, samples in splits._asdict().items():
-        for index in watch(range(len(samples)), f"reading {name} samples"):
-            try:
-                samples.content[index]
-            except (ValueError, OSError) as error:
-                yield str(error)
+        read = partial(unreadable, samples)
+        for _, problems in worked_on(read, blocks(len(samples)), f"reading {name} samples, in blocks", processes):
+            yield from problems
+
+
+def unreadable(samples: Samples, block: range) -> list[str]:
+    """What is wrong with some of the samples."""
+    problems = []
+    for index in block:
+        try:
+            samples.content[index]
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    return problems
+
+
+def cache(dataset: str, source: Any, features: Any, processes: int) -> None:
+    """Make the frames of every recording that has none."""
+    if not isinstance(features, EventFramesConfig):
+        raise ValueError(
+            f"data cache dataset={dataset} keeps frames of event recordings; pictures are read as they are stored"
+        )
+    for name, samples in source.build()._asdict().items():
+        kept = FrameCache(features, samples)
+        made = worked_on(
+            kept.make, blocks(len(samples), FRAMED), f"making frames of {name} recordings, in blocks", processes
+        )
+        n_made = sum(n for _, n in made)
+        print(f"  {name:8s} {len(samples):8,d} recordings, {n_made:,} made now -> {kept.folder}")
 
 
 def print_counts(dataset: str, splits: VisionSplits) -> None:

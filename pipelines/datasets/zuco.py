@@ -10,23 +10,25 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from spikeloom.accel.common.units import size_text
+from spikeloom.bci.data.tokenizer import TextTokenizer, load_tokenizer
 from spikeloom.bci.raw.folder import find_runs
 from spikeloom.bci.reports.page import Findings, eeg_report
 from spikeloom.bci.zuco import leakage
 from spikeloom.bci.zuco.quality import quality_table, write_quality
 from spikeloom.bci.zuco.reader import file_format, find_files, read_sentences, recording_of
 from spikeloom.bci.zuco.records import BLOCKS, Sentence
-from spikeloom.bci.zuco.samples import SamplesConfig
+from spikeloom.bci.zuco.samples import Samples, SamplesConfig
 from spikeloom.bci.zuco.source import ZuCoConfig
 from spikeloom.bci.zuco.splits import SPLITS, Row, Split, SplitConfig, row_of
 from spikeloom.bci.zuco.summary import summarise
 from spikeloom.pipelines.config.data import DataConfig
-from spikeloom.pipelines.training.runtime import watch
+from spikeloom.pipelines.training.runtime import watch, worked_on
 
 log = logging.getLogger("spikeloom")
 SHOWN = ("n_rows", "n_missing_sentence", "n_sentence_nan", "n_words", "n_unfixated", "n_nan_fixation", "n_kept")
@@ -45,13 +47,14 @@ def root_of(config: DataConfig) -> Path:
 
 def token_counter() -> Callable[[str], int] | None:
     """How many tokens BART makes of a text, specials included; None without its tokenizer below the data folder."""
-    from spikeloom.bci.data.tokenizer import load_tokenizer
-
     folder = Path(os.environ.get("SPIKELOOM_DATA", "data")) / "tokenizer" / "bart"
     if not (folder / "tokenizer.json").is_file():
         return None
-    tokenizer = load_tokenizer(folder)
-    return lambda text: len(tokenizer.bpe.encode(text, add_special_tokens=False).ids) + 2
+    return partial(n_tokens, load_tokenizer(folder))
+
+
+def n_tokens(tokenizer: TextTokenizer, text: str) -> int:
+    return len(tokenizer.bpe.encode(text, add_special_tokens=False).ids) + 2
 
 
 def files_of(root: Path, source: ZuCoConfig | None) -> list[Path]:
@@ -62,22 +65,16 @@ def files_of(root: Path, source: ZuCoConfig | None) -> list[Path]:
 def check(config: DataConfig, source: ZuCoConfig | None = None) -> None:
     """Exits with 1 after one line for each problem."""
     root, out = root_of(config), Path(config.out)
-    files, samples, count_tokens = files_of(root, source), SamplesConfig().build(), token_counter()
+    files, counted = files_of(root, source), partial(checked, SamplesConfig().build(), token_counter())
     table: list[dict[str, Any]] = []
     problems = []
     print(f"zuco in {root}")
     print(f"  {'file':22s} {'format':8s} {'size':>8s} " + " ".join(f"{name:>18s}" for name in SHOWN))
-    for file in watch(files, "reading files"):
-        try:
-            kind, recording = file_format(file), recording_of(file)
-            rows = quality_table(read_sentences(file), samples, count_tokens)
-        except (ValueError, OSError) as error:
-            problems.append(str(error))
+    for file, (kind, rows, problem) in worked_on(counted, files, "reading files", config.processes):
+        if problem:
+            problems.append(problem)
             continue
-        if not rows:
-            problems.append(f"{file} holds no row; download it again")
-            continue
-        row: dict[str, Any] = rows[0]  # a file is one subject and task
+        recording, row = recording_of(file), rows[0]  # a file is one subject and task
         table.append(row)
         size = size_text(file.stat().st_size)
         print(f"  {file.name:22s} {kind:8s} {size:>8s} " + " ".join(f"{row[name]:18,d}" for name in SHOWN))
@@ -100,6 +97,18 @@ def check(config: DataConfig, source: ZuCoConfig | None = None) -> None:
         print(f"{sum(wrong.values())} rows are not as a reader leaves them ({shown}); they give no sample")
     else:
         print("no problem found")
+
+
+def checked(
+    samples: Samples, count_tokens: Callable[[str], int] | None, file: Path
+) -> tuple[str, list[dict[str, Any]], str]:
+    """Format and rows of the quality table of a file, and what is wrong with it ("": nothing)."""
+    try:
+        recording_of(file)
+        rows = quality_table(read_sentences(file), samples, count_tokens)
+    except (ValueError, OSError) as error:
+        return "", [], str(error)
+    return file_format(file), rows, "" if rows else f"{file} holds no row; download it again"
 
 
 def print_totals(table: list[dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from spikeloom.bci.zuco.write_hdf5 import write_hdf5
 from spikeloom.bci.zuco.write_matlab5 import write_matlab5
 from spikeloom.pipelines.config.data import DataConfig
 from spikeloom.pipelines.datasets.zuco import root_of
-from spikeloom.pipelines.training.runtime import watch
+from spikeloom.pipelines.training.runtime import watch, worked_on
 
 log = logging.getLogger("spikeloom")
 WRITERS = {"matlab5": write_matlab5, "hdf5": write_hdf5}
@@ -167,74 +168,81 @@ def split(config: DataConfig) -> None:
 
 
 def cache(config: DataConfig) -> None:
-    """Write the cache of every file and time it beside parsing."""
-    from spikeloom.bci.zuco.cache import cached_sentences
-
+    """Make the cache of every file that has none, and compare the time to parse it with the time to read it again."""
     root, out = root_of(config), out_folder(config)
-    totals = {"parse": 0.0, "reopen": 0.0, "rows": 0.0}
-    for file in watch(find_files(root), "reading files"):
-        recording_of(file)
-        times: dict[str, Any] = {}
-        for what, read in (
-            ("parse", lambda file=file: read_sentences(file)),
-            ("make", lambda file=file: cached_sentences(file, out)[:0]),
-            ("reopen", lambda file=file: cached_sentences(file, out)),
-        ):
-            started = time.perf_counter()
-            n = sum(1 for _ in read())
-            times[what] = time.perf_counter() - started
-        totals = {**totals, **{what: totals[what] + times[what] for what in ("parse", "reopen")}}
-        totals["rows"] += n
-        print(
-            f"  {file.name:22s} {n:5d} rows  parsed in {times['parse']:7.2f} s, reopened and read in "
-            f"{times['reopen']:6.2f} s: {times['parse'] / times['reopen']:5.1f} times faster"
-        )
+    files = find_files(root)
+    times_s, n_rows = {"parse": 0.0, "reopen": 0.0}, 0
+    made = worked_on(partial(cache_one, out), files, "reading files", config.processes)
+    for file, (n, parse_s, reopen_s) in made:
+        n_rows += n
+        told = "kept before" if parse_s is None else f"parsed in {parse_s:7.2f} s"
+        if parse_s is not None:
+            times_s["parse"], times_s["reopen"] = times_s["parse"] + parse_s, times_s["reopen"] + reopen_s
+            told += f", reopened and read in {reopen_s:6.2f} s: {parse_s / reopen_s:5.1f} times faster"
+        print(f"  {file.name:22s} {n:5d} rows  {told}")
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-    print(
-        f"{totals['rows']:,.0f} rows, {size_text(size)} -> {out}; "
-        f"{totals['parse'] / totals['reopen']:.1f} times faster than parsing"
-    )
+    faster = f"; {times_s['parse'] / times_s['reopen']:.1f} times faster than parsing" if times_s["parse"] else ""
+    print(f"{n_rows:,} rows, {size_text(size)} -> {out}{faster}")
 
 
-def recordings_with_raw(config: DataConfig) -> Iterator[tuple[Path, Recording, list[Sentence]]]:
-    """Result file, recording and rows of those that have raw folders below root, the first `limit` of them."""
+def cache_one(folder: Path, file: Path) -> tuple[int, float | None, float]:
+    """Rows of a file, seconds to parse and keep it (None: it was kept before), and to read it again."""
+    from spikeloom.bci.zuco.cache import cached_sentences, make_cache
+
+    recording_of(file)
+    started = time.perf_counter()
+    parse_s = time.perf_counter() - started if make_cache(file, folder) else None
+    started = time.perf_counter()
+    n_rows = sum(1 for _ in cached_sentences(file, folder))
+    return n_rows, parse_s, time.perf_counter() - started
+
+
+def files_with_raw(config: DataConfig) -> list[Path]:
+    """The result files that have raw folders below root, the first `limit` of them."""
     from spikeloom.bci.raw.folder import find_runs
 
     root = root_of(config)
-    found = [(file, recording_of(file)) for file in find_files(root)]
-    with_raw = [(file, recording) for file, recording in found if find_runs(root, recording)]
+    found = find_files(root)
+    with_raw = [file for file in found if find_runs(root, recording_of(file))]
     if not with_raw:
         raise ValueError(
             f"{root} holds {len(found)} result files and no continuous EEG (<SUBJECT>_<RUN>_EEG.mat with _ET.mat "
             "beside it); put the raw folders of version 1 there, or synthesize with raw=true"
         )
-    for file, recording in watch(with_raw[: config.limit or None], "reading recordings"):
-        yield file, recording, list(read_sentences(file))
+    return with_raw[: config.limit or None]
 
 
 def features(config: DataConfig) -> None:
     """Recompute the features of every block with continuous EEG and say how far they lie from those of the file."""
+    worst, files = 0.0, files_with_raw(config)
+    print(f"  {'file':22s} {'blocks':>6s} {'sentences':>9s} {'vectors':>8s} {'NaN alike':>14s} {'relative error':>14s}")
+    found = worked_on(partial(recomputed, root_of(config)), files, "reading recordings", config.processes)
+    for file, (n_blocks, n_sentences, n_vectors, alike, error) in found:
+        worst = max(worst, error)
+        print(f"  {file.name:22s} {n_blocks:6d} {n_sentences:9d} {n_vectors:8d} {alike:14d} {error:14.2e}")
+    print(f"largest relative error {worst:.2e}")
+
+
+def recomputed(root: Path, file: Path) -> tuple[int, int, int, int, float]:
+    """Blocks, sentences, vectors, pairs that are both NaN or both not, and the largest relative error of a recording
+    whose features are computed again from continuous EEG."""
     from spikeloom.bci.raw.folder import read_records
     from spikeloom.bci.raw.sentences import sentences_of
 
-    worst = 0.0
-    print(f"  {'file':22s} {'blocks':>6s} {'sentences':>9s} {'vectors':>8s} {'NaN alike':>14s} {'relative error':>14s}")
-    for file, recording, rows in recordings_with_raw(config):
-        n_blocks, n_sentences, errors, alike = 0, 0, [0.0], 0
-        for record in read_records(root_of(config), recording, rows):
-            n_blocks += 1
-            for found in sentences_of(record):
-                kept = rows[found.index]
-                n_sentences += 1
-                pairs = [(kept.eeg, found.eeg)]
-                for a, b in zip(kept.words, found.words, strict=True):
-                    pairs += [(a.eeg.get(measure), b.eeg.get(measure)) for measure in MEASURES]
-                both = [(a, b) for a, b in pairs if a is not None and b is not None]
-                alike += sum(bool(np.isnan(a).all() == np.isnan(b).all()) for a, b in both)
-                errors += [relative_error(a, b) for a, b in both if not (np.isnan(a).any() or np.isnan(b).any())]
-        worst = max(worst, *errors)
-        print(f"  {file.name:22s} {n_blocks:6d} {n_sentences:9d} {len(errors) - 1:8d} {alike:14d} {max(errors):14.2e}")
-    print(f"largest relative error {worst:.2e}")
+    rows = list(read_sentences(file))
+    n_blocks, n_sentences, errors, alike = 0, 0, [0.0], 0
+    for record in read_records(root, recording_of(file), rows):
+        n_blocks += 1
+        for found in sentences_of(record):
+            kept = rows[found.index]
+            n_sentences += 1
+            pairs = [(kept.eeg, found.eeg)]
+            for a, b in zip(kept.words, found.words, strict=True):
+                pairs += [(a.eeg.get(measure), b.eeg.get(measure)) for measure in MEASURES]
+            both = [(a, b) for a, b in pairs if a is not None and b is not None]
+            alike += sum(bool(np.isnan(a).all() == np.isnan(b).all()) for a, b in both)
+            errors += [relative_error(a, b) for a, b in both if not (np.isnan(a).any() or np.isnan(b).any())]
+    return n_blocks, n_sentences, len(errors) - 1, alike, max(errors)
 
 
 def relative_error(kept: np.ndarray, found: np.ndarray) -> float:
@@ -268,22 +276,17 @@ def records_of(config: DataConfig) -> Iterator[Any]:
         return
     from spikeloom.bci.raw.folder import read_records
 
-    root = root_of(config)
-    for _, recording, rows in recordings_with_raw(config):
-        yield from read_records(root, recording, rows)
+    for file in watch(files_with_raw(config), "reading recordings"):
+        yield from read_records(root_of(config), recording_of(file), list(read_sentences(file)))
 
 
 def bids(config: DataConfig) -> None:
     """Write every block with continuous EEG as BIDS."""
     from spikeloom.bci.raw.bids import write_bids
-    from spikeloom.bci.raw.folder import read_records
 
     root, out = root_of(config), out_folder(config)
     told = root / TOLD
     generator = read_object(told, "synthesize the files again") if told.is_file() else None
-    records = (
-        record for _, recording, rows in recordings_with_raw(config) for record in read_records(root, recording, rows)
-    )
     name = "Synthetic reading, in the shape of ZuCo" if generator else "ZuCo, continuous EEG and gaze"
-    n_records = write_bids(out, records, name, generator)
+    n_records = write_bids(out, records_of(config), name, generator)
     print(f"{n_records} blocks of {root} as BIDS -> {out}")

@@ -49,8 +49,8 @@ def check(config: TrainConfig) -> None:
         raise ValueError("optimizer.label_smoothing is for classes and next words; leave it out for CET-MAE")
     if config.trainer.cache_mb != TrainerConfig.cache_mb:
         raise ValueError(
-            f"trainer.cache_mb={config.trainer.cache_mb:g} bounds features that can be made again, and EEG trials are "
-            "held in memory in full (3.4 kB a word); leave it out"
+            f"trainer.cache_mb={config.trainer.cache_mb:g} bounds features that can be made again; EEG trials lie in a "
+            "file beside their cache or, synthetic ones, in memory (3.4 kB a word); leave it out"
         )
 
 

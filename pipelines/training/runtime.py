@@ -7,10 +7,13 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from spikeloom.accel.common.parallel import each
+
 T = TypeVar("T")
+R = TypeVar("R")
 log = logging.getLogger("spikeloom")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -49,9 +52,14 @@ def use_threads(threads: int = 0) -> None:
     """
     import torch
 
-    wished = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(threads or (int(wished) if wished.isdecimal() else 0) or cores())
+    torch.set_num_threads(threads or at_once())
     keep_freed_memory()
+
+
+def at_once() -> int:
+    """Threads or processes that may work at the same time: $OMP_NUM_THREADS, or else one a core."""
+    wished = os.environ.get("OMP_NUM_THREADS", "")
+    return (int(wished) if wished.isdecimal() else 0) or cores()
 
 
 def cores() -> int:
@@ -108,3 +116,8 @@ def watch(items: Iterable[T], what: str) -> Iterator[T]:
             log.info("%s: %d of %d, about %.0f s left", what, done, len(listed), left_s)
             said = now
         yield item
+
+
+def worked_on(work: Callable[[T], R], items: Sequence[T], what: str, processes: int = 0) -> Iterator[tuple[T, R]]:
+    """Every item, in order, and what `work` makes of it, by so many processes (0: `at_once`), watched as by `watch`."""
+    return zip(watch(items, what), each(work, items, processes or at_once()), strict=True)

@@ -10,8 +10,11 @@ import torch
 from spikeloom.speech.datasets.audio import n_samples, read_audio, stream_audio
 from spikeloom.speech.datasets.shd import SpikeFileConfig
 from spikeloom.speech.datasets.speech_commands import Recording, published_sets
+from spikeloom.speech.datasets.utterances import Utterances
 from spikeloom.speech.datasets.words import WordsConfig
 from spikeloom.speech.distillation import hand_over
+from spikeloom.speech.features.cochlea.cochlea import CochleaConfig
+from spikeloom.speech.features.cochlea.convert import _convert_batch, _read_part
 from tests.fuzz.parser import Parser, only_file
 from tests.pipelines.small_data import write_spikes, write_word
 
@@ -110,6 +113,24 @@ def read_stage(folder: Path) -> torch.nn.Module:
     return model
 
 
+def spike_parts(folder: Path) -> None:
+    (folder / "0").mkdir()
+    waveforms = [np.random.default_rng(i).standard_normal(800).astype(np.float32) for i in range(3)]
+    utterances = Utterances(
+        waveforms=waveforms, labels=np.array([0, 1, 0]), speakers=["x"] * 3, names=["a", "b", "c"],
+        class_names=("yes", "no"), sample_rate_hz=16_000,
+    )  # fmt: skip
+    _convert_batch(utterances, CochleaConfig().build(), "float32", 3, folder / "0", 0)
+
+
+def read_parts(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [row for file in sorted(folder.iterdir()) for row in _read_part(file)]
+
+
+def is_part(result: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    assert result and all(len(times) == len(units) for times, units in result)
+
+
 SOUND = ("speech/datasets/audio.py:opened", "speech/datasets/riff.py:open_wav")
 PARSERS = [
     *(
@@ -142,6 +163,13 @@ PARSERS = [
         read=read_lists,
         promise=is_set,
         covers=("speech/datasets/speech_commands.py:published_sets",),
+    ),
+    Parser(
+        name="spike_parts",
+        write=spike_parts,
+        read=read_parts,
+        promise=is_part,
+        covers=("speech/features/cochlea/convert.py:_read_part",),
     ),
     Parser(name="stage_checkpoint", write=stages, read=read_stage, covers=("speech/distillation.py:hand_over",)),
 ]

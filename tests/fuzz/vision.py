@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import struct
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from spikeloom.vision.datasets.frame_cache import FrameCache
 from spikeloom.vision.datasets.images import read_cifar, read_idx, read_image
 from spikeloom.vision.datasets.readers import read_events
 from spikeloom.vision.datasets.samples import Samples
+from spikeloom.vision.datasets.tar_shards import Shard, _indexed, read_shards
 from spikeloom.vision.transforms.frames import EventFramesConfig
 from tests.fuzz.parser import OneFile, Parser, files, of_one_file, only_file
 from tests.vision import event_files as made
@@ -236,6 +238,39 @@ def is_frames(result: torch.Tensor) -> None:
     assert result.shape == (2, 2, 2, 34, 34) and torch.isfinite(result).all() and (result >= 0).all()
 
 
+def tar_shards(folder: Path) -> None:
+    from PIL import Image
+
+    png = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 255, (4, 5, 3), dtype=np.uint8)).save(png, "PNG")
+    for case, names in enumerate((("cat/0.png", "dog/1.png"), ("0.png", "0.cls", "1.png", "1.cls"))):
+        (folder / str(case)).mkdir()
+        with tarfile.open(folder / str(case) / "a.tar", "w") as tar:
+            for name in names:
+                content = png.getvalue() if name.endswith("png") else name[:1].encode()
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def read_tar(folder: Path) -> Samples:
+    samples = read_shards(folder)
+    for i in range(len(samples)):
+        is_picture(samples.content[i])
+    return samples
+
+
+def tar_indices(folder: Path) -> None:
+    tar_shards(folder)
+    for case in folder.iterdir():
+        read_tar(case)
+        (case / "a.tar").unlink()
+
+
+def is_shard(result: Shard) -> None:
+    assert len(result.names) == len(result.classes) == len(result.places) > 0 and result.places.min() >= 0
+
+
 def checkpoints(folder: Path) -> None:
     from safetensors.torch import save_file
 
@@ -317,6 +352,19 @@ PARSERS = [
             "vision/datasets/frame_cache.py:__init__",
             "vision/datasets/frame_cache.py:frames",
         ),
+    ),
+    Parser(
+        name="tar_shards",
+        write=tar_shards,
+        read=read_tar,
+        covers=("vision/datasets/tar_shards.py:_scanned", "vision/datasets/tar_shards.py:_read_picture"),
+    ),
+    Parser(
+        name="tar_index",
+        write=tar_indices,
+        read=lambda f: _indexed(only_file(f)),
+        promise=is_shard,
+        covers=("vision/datasets/tar_shards.py:_indexed",),
     ),
     Parser(
         name="released_checkpoints",

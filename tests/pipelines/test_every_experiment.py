@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 
@@ -19,6 +20,20 @@ from tests.ranks import on_ranks
 from tests.vision.event_files import write_cifar10dvs, write_gestures, write_nmnist
 from tests.vision.test_images import write_mnist, write_picture
 
+# What trainings import: once here, where all their processes are forked from.
+WARM = (
+    "training.classification",
+    "training.distillation",
+    "eeg.train",
+    "eeg.module",
+    "domains.speech",
+    "domains.vision",
+    "domains.bci",
+    "config.composition",
+    "commands.train",
+    "commands.distill",
+    "commands.pretrain",
+)
 EXPERIMENTS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml"))
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -55,6 +70,8 @@ def write_vision(root: Path) -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All data sets in small, as $SPIKELOOM_DATA."""
+    for module in WARM:
+        import_module(f"spikeloom.pipelines.{module}")
     made = tmp_path_factory.mktemp("data")
     write_speech(made)
     write_arabic(made)
@@ -82,19 +99,36 @@ def verb(name: str) -> str:
     return "distill" if name.startswith("kdcl") else "pretrain" if name.startswith("cet_mae") else "train"
 
 
+SMALL = ["trainer.threads=1", "trainer.num_workers=0"]
+
+
+def few(name: str) -> list[str]:
+    """Keys that make data small which are made in memory, or that forty sentences need."""
+    if name in ("cet_mae_synthetic", "e2t_ptr_synthetic"):
+        return ["data.n_subjects=2", "data.n_sentences=60"]
+    return ["features.split.margin=0"] if "zuco" in name else []
+
+
+def encoder(root: Path, name: str) -> Path:
+    """A pretrained CET-MAE for a recipe of a decoder, small, on the data of the recipe."""
+    data = {"e2t_ptr_synthetic": "synthetic_zuco", "e2t_ptr_zuco_published": "zuco_3_tasks"}.get(name, "zuco")
+    run = root / "encoders" / data
+    if not run.exists():
+        recipe = "cet_mae_synthetic" if data == "synthetic_zuco" else "cet_mae_zuco"
+        once = ["trainer.epochs=1", "trainer.batch_size=4", "trainer.limit_train_batches=2", *few(name), *SMALL]
+        line = ["pretrain", f"experiment={recipe}", f"data={data}", *once, f"run={run}"]
+        assert on_ranks(1, start, str(root), line) == [None]
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_recipe_starts_on_two_processes(name: str, root: Path, tmp_path: Path) -> None:
-    small = [f"run={tmp_path / 'run'}", "trainer.threads=1", "trainer.num_workers=0"]
-    if "zuco" in name and "synthetic" not in name:
-        small.append("features.split.margin=0")  # of forty sentences, no more are left out
-    two = ["trainer=ddp", "trainer.devices=2", "trainer.fast_dev_run=true", "trainer.batch_size=4"]
+    small = [f"run={tmp_path / 'run'}", *SMALL, *few(name)]
+    size = 2 if "imagenet" in name or "full" in name or "published" in name else 4
+    two = ["trainer=ddp", "trainer.devices=2", "trainer.fast_dev_run=true", f"trainer.batch_size={size}"]
     if name.startswith("e2t_ptr"):
-        once = ["trainer.epochs=1", "trainer.batch_size=4", "trainer.limit_train_batches=1.0"]
-        encoder = f"experiment={name.replace('e2t_ptr', 'cet_mae')}"
-        pretrain = ["pretrain", encoder, *once, *small[1:], f"run={tmp_path / 'cet_mae'}"]
-        assert on_ranks(1, start, str(root), pretrain) == [None]
-        two.append(f"pretrained={tmp_path / 'cet_mae'}")
+        two.append(f"pretrained={encoder(root, name)}")
     if name.startswith("bs_"):  # learns without gradients, in one process
         (said,) = on_ranks(1, start, str(root), ["train", f"experiment={name}", "trainer.fast_dev_run=true", *small])
         assert said is not None and "model.kind=stochastic" in said

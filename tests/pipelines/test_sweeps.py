@@ -9,6 +9,7 @@ import pytest
 
 from spikeloom.pipelines import cli
 from spikeloom.pipelines.commands import evaluate, train
+from spikeloom.pipelines.config.mistakes import PLUGINS as INSTALLED_BY
 
 SMALL = ["network=s_resnet18", "batch_size=1", "gpu=null", "what_if=false", "uncertainty=false"]
 LAUNCHERS = {
@@ -17,6 +18,16 @@ LAUNCHERS = {
         ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "chip.cores=4,8"],
     ),
     "submitit": ("hydra_plugins.hydra_submitit_launcher", ["hydra/launcher=submitit_local", "chip.cores=4,8"]),
+    "ray": (
+        "hydra_plugins.hydra_ray_launcher",
+        [
+            "hydra/launcher=ray",
+            "+hydra.launcher.ray.init.num_cpus=1",
+            "+hydra.launcher.ray.init.log_to_driver=false",
+            "+hydra.launcher.ray.init.include_dashboard=false",
+            "chip.cores=4,8",
+        ],
+    ),
     "optuna": (
         "hydra_plugins.hydra_optuna_sweeper",
         ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1", "chip.cores=choice(2,4,8)"],
@@ -29,7 +40,7 @@ def test_jobs_of_any_launcher_end_in_one_table(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plugin, line = LAUNCHERS[name]
-    pytest.importorskip(plugin, reason="pip install 'spikeloom[sweep]'")
+    pytest.importorskip(plugin, reason=f"`{INSTALLED_BY.get(name, INSTALLED_BY['joblib'])}`")
     monkeypatch.chdir(tmp_path)
     cli.main(["simulate", "-m", *SMALL, *line, "out=designs"])
     rows = list(csv.DictReader((tmp_path / "designs" / "sweep.csv").open(encoding="utf-8")))

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning
 import numpy as np
@@ -158,6 +159,27 @@ def test_worker_processes_do_not_change_a_bit_of_a_batch(make: Callable[..., Spe
             loader.sampler.set_epoch(epoch)  # type: ignore[union-attr]
         for ours, theirs in zip(here, elsewhere, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_ranks_with_worker_processes_share_out_the_augmented_samples_of_one_process() -> None:
+    def epoch(rank: int, world: int, batch_size: int, num_workers: int) -> dict[int, torch.Tensor]:
+        data = spike_data(batch_size=batch_size, num_workers=num_workers)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world)  # type: ignore[assignment]
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(1)  # type: ignore[union-attr]
+        found = [
+            (int(sample), batch.features[row, : batch.lengths[row]])
+            for batch in loader
+            for row, sample in enumerate(batch.sample_ids)
+        ]
+        assert len({sample for sample, _ in found}) == len(found)
+        return dict(found)
+
+    alone, parts = epoch(0, 1, 6, 0), [epoch(rank, 2, 3, 2) for rank in (0, 1)]
+    assert len(parts[0]) == len(parts[1]) == 6 and sorted({**parts[0], **parts[1]}) == sorted(alone) == list(range(12))
+    for part in parts:
+        for sample, features in part.items():
+            assert torch.equal(features, alone[sample])
 
 
 def test_changes_to_recordings_are_counted_alike_with_worker_processes(tmp_path: Path) -> None:

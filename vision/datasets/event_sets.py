@@ -8,6 +8,7 @@ import functools
 import logging
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,10 @@ def cifar10dvs_view(events: np.ndarray) -> np.ndarray:
     return turned
 
 
+def _read_cifar10dvs(files: list[Path], index: int) -> np.ndarray:
+    return cifar10dvs_view(same_sensor(files[index], read_aedat2(files[index]), DVS128))
+
+
 @dataclass(kw_only=True)
 class Cifar10DvsConfig:
     """CIFAR10-DVS in AEDAT 2.0. Of each class the first 90 % by file name train, as in the published repositories."""
@@ -77,9 +82,7 @@ class Cifar10DvsConfig:
     def load(self) -> Samples:
         files, labels = event_folders(existing(self.root, "cifar10dvs"), ".aedat", CIFAR10_NAMES, WHERE["cifar10dvs"])
         return Samples(
-            content=Lazy(
-                len(files), lambda i: cifar10dvs_view(same_sensor(files[i], read_aedat2(files[i]), DVS128))
-            ), labels=labels,
+            content=Lazy(len(files), partial(_read_cifar10dvs, files)), labels=labels,
             names=[f"{f.parent.name}/{f.name}" for f in files], class_names=CIFAR10_NAMES, sensor=DVS128,
         )  # fmt: skip
 
@@ -110,6 +113,10 @@ def cut_recording(path: Path, cut: Cut) -> np.ndarray:
     if not len(found):
         raise EventFileError(path, 0, f"no event from {cut.start_us} to {cut.end_us}; its labels are of another file")
     return found
+
+
+def _read_cut(cuts: list[tuple[Path, Cut]], index: int) -> np.ndarray:
+    return cut_recording(*cuts[index])
 
 
 @dataclass(kw_only=True)
@@ -154,7 +161,7 @@ class GestureConfig:
         if not cuts:
             raise ValueError(f"{root / list_name} names no recording; fetch the archive again")
         return Samples(
-            content=Lazy(len(cuts), lambda i: cut_recording(*cuts[i])),
+            content=Lazy(len(cuts), partial(_read_cut, cuts)),
             labels=np.array([cut.label for _, cut in cuts], dtype=np.int64),
             names=[f"{path.stem}/{cut.start_us}" for path, cut in cuts], class_names=GESTURES, sensor=DVS128,
             mirrored=MIRRORED_GESTURES, groups=[path.stem.partition("_")[0] for path, _ in cuts],
@@ -162,6 +169,10 @@ class GestureConfig:
 
 
 # --- N-MNIST --------------------------------------------------------------------------------------------------------
+
+
+def _read_nmnist(files: list[Path], index: int) -> np.ndarray:
+    return read_nmnist(files[index]).events
 
 
 @dataclass(kw_only=True)
@@ -185,12 +196,20 @@ class NMnistConfig:
         root = existing(self.root, "nmnist")
         files, labels = event_folders(root / name, ".bin", DIGIT_NAMES, WHERE["nmnist"])
         return Samples(
-            content=Lazy(len(files), lambda i: read_nmnist(files[i]).events), labels=labels,
+            content=Lazy(len(files), partial(_read_nmnist, files)), labels=labels,
             names=[f"{name}/{f.parent.name}/{f.name}" for f in files], class_names=DIGIT_NAMES, sensor=NMNIST,
         )  # fmt: skip
 
 
 # --- files of one's own ---------------------------------------------------------------------------------------------
+
+
+def _read_on_sensor(files: list[Path], sensor: tuple[int, int], index: int) -> np.ndarray:
+    found, path = read_events(files[index]), files[index]
+    if found.sensor_known and found.sensor != sensor:
+        raise EventFileError(path, 0, f"sensor {found.sensor}, others {sensor}; keep one sensor a set")
+    on_sensor(path, found.events, sensor, 0, 0)
+    return found.events
 
 
 @dataclass(kw_only=True)
@@ -233,16 +252,8 @@ class EventFilesConfig:
         if unknown := [f.parent for f in files if f.parent.name not in names]:
             raise ValueError(f"{unknown[0]} is none of the classes {', '.join(names)}; remove it")
         sensor = self._sensor(files[0])
-
-        def read(index: int) -> np.ndarray:
-            found, path = read_events(files[index]), files[index]
-            if found.sensor_known and found.sensor != sensor:
-                raise EventFileError(path, 0, f"sensor {found.sensor}, others {sensor}; keep one sensor a set")
-            on_sensor(path, found.events, sensor, 0, 0)
-            return found.events
-
         return Samples(
-            content=Lazy(len(files), read),
+            content=Lazy(len(files), partial(_read_on_sensor, files, sensor)),
             labels=np.array([names.index(f.parent.name) for f in files], dtype=np.int64),
             names=[f"{f.parent.name}/{f.name}" for f in files], class_names=names, sensor=sensor,
         )  # fmt: skip

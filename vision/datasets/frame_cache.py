@@ -7,6 +7,7 @@ how many recordings there are and which: a folder of other recordings is refused
 import json
 import math
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,20 @@ class FrameCache:
         path = self.folder / f"{index:06d}.npz"
         if path.is_file():
             return torch.from_numpy(self._kept(path).astype(np.float32))
+        return self._make(index, path)
+
+    def make(self, indices: Iterable[int]) -> int:
+        """Make the frames of those recordings that have none, and return how many that were."""
+        return sum(self._make_missing(index) for index in indices)
+
+    def _make_missing(self, index: int) -> bool:
+        path = self.folder / f"{index:06d}.npz"
+        missing = not path.is_file()
+        if missing:
+            self._make(index, path)
+        return missing
+
+    def _make(self, index: int, path: Path) -> Tensor:
         frames = self.config.frames(self.samples.content[index], self.sensor)
         with whole(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, frames=frames.numpy().astype(np.uint32))

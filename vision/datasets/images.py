@@ -5,12 +5,14 @@ The python version of CIFAR is pickled: it is parsed, not unpickled (`spikeloom.
 """
 
 import gzip
+import io
 import logging
 import math
 import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,18 +52,27 @@ class ImageFileError(ValueError):
     """A picture file that cannot be used; the message names it, the reason and the remedy."""
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, content: bytes | None = None, place: str = "") -> np.ndarray:
     """uint8 `[H, W]` of a grey file, `[H, W, 3]` of any other; of several pages or frames the first.
 
     16 bits are scaled to 8. What is transparent becomes white, as viewers show it, or black where all ink is white.
+
+    Args:
+        path: the file.
+        content: of a picture inside the file; None: the file is the picture.
+        place: of the picture in the file, for messages.
+
+    Raises:
+        ImageFileError: naming the file, the fault and the remedy.
     """
     from PIL import Image
 
     require_regular(path, "fetch or remove it")
+    where = f"{path}{place}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damage to what is not a pixel; of many pixels, an error here
-            with Image.open(path) as image:
+            with Image.open(path if content is None else io.BytesIO(content)) as image:
                 width, height = image.size
                 if width * height > LARGEST_PIXELS:
                     raise Image.DecompressionBombError(
@@ -70,13 +81,13 @@ def read_image(path: Path) -> np.ndarray:
                 deep = image.mode.startswith(("I", "F"))  # PIL clips these at 255 when it converts them
                 pixels = np.asarray(image if deep else _opaque(image))
     except FileNotFoundError:
-        raise ImageFileError(f"{path}: no such file; check the data set with `spikeloom data check`") from None
+        raise ImageFileError(f"{where}: no such file; check the data set with `spikeloom data check`") from None
     except Image.DecompressionBombError as error:
-        raise ImageFileError(f"{path}: {error}; make the picture smaller") from error
+        raise ImageFileError(f"{where}: {error}; make the picture smaller") from error
     except _DAMAGE as error:
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise ImageFileError(f"{path}: not a whole picture ({reason}); fetch or remove it") from error
-    return _eight_bits(path, pixels) if deep else pixels
+        raise ImageFileError(f"{where}: not a whole picture ({reason}); fetch or remove it") from error
+    return _eight_bits(where, pixels) if deep else pixels
 
 
 def _opaque(image: "Picture") -> "Picture":
@@ -93,11 +104,11 @@ def _opaque(image: "Picture") -> "Picture":
     return Image.alpha_composite(black, drawn).convert(mode) if unseen else seen
 
 
-def _eight_bits(path: Path, pixels: np.ndarray) -> np.ndarray:
+def _eight_bits(where: str, pixels: np.ndarray) -> np.ndarray:
     """0..65535 as uint8."""
     low, high = pixels.min(), pixels.max()
     if pixels.dtype.kind == "f" or low < 0 or high > 65535:
-        raise ImageFileError(f"{path}: {pixels.dtype} values {low}..{high}, white unknown; save it with 8 or 16 bits")
+        raise ImageFileError(f"{where}: {pixels.dtype} values {low}..{high}, white unknown; save it with 8 or 16 bits")
     return ((pixels.astype(np.int32) + 128) // 257).astype(np.uint8)
 
 
@@ -124,20 +135,24 @@ def read_class_folders(root: Path, class_names: Sequence[str] | None = None) -> 
     names = tuple(class_names) if class_names is not None else tuple(f.name for f in folders)
     if unknown := [f.name for f in folders if f.name not in names]:
         raise ValueError(f"{root / unknown[0]} is none of the classes {', '.join(names)}; remove it")
-    files, labels, left = list[Path](), list[int](), [f for f in root.iterdir() if f.suffix.lower() in SUFFIXES]
+    called, labels, left = list[str](), list[int](), [f for f in root.iterdir() if f.suffix.lower() in SUFFIXES]
     for folder in folders:
         everything = sorted(folder.iterdir())
         found = [f for f in everything if f.suffix.lower() in SUFFIXES]
         left += [f for f in everything if f.suffix.lower() not in SUFFIXES]
-        files += found
+        called += [f"{folder.name}/{f.name}" for f in found]
         labels += [names.index(folder.name)] * len(found)
     if left := sorted(f for f in left if not f.name.startswith(".")):
         shown = ", ".join(str(f.relative_to(root)) for f in left[:5])
         log.warning("%s: %d files are left out, not CLASS/NAME with %s: %s", root, len(left), "|".join(SUFFIXES), shown)
     return Samples(
-        content=Lazy(len(files), lambda i: read_image(files[i])), labels=np.array(labels, dtype=np.int64),
-        names=[f"{f.parent.name}/{f.name}" for f in files], class_names=names,
+        content=Lazy(len(called), partial(_read_named, root, called)), labels=np.array(labels, dtype=np.int64),
+        names=called, class_names=names,
     )  # fmt: skip
+
+
+def _read_named(root: Path, names: list[str], index: int) -> np.ndarray:
+    return read_image(root / names[index])
 
 
 # --- CIFAR ----------------------------------------------------------------------------------------------------------

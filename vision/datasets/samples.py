@@ -7,13 +7,14 @@ is read when it is indexed and not kept. Splits made here are stratified and dep
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 
 class Lazy(Sequence[Any]):
-    """A sequence whose items `read(index)` makes when they are asked for."""
+    """A sequence whose items `read(index)` makes when they are asked for; picklable where `read` is."""
 
     def __init__(self, n: int, read: Callable[[int], Any]) -> None:
         self.n, self.read = n, read
@@ -105,17 +106,18 @@ class VisionSplits(NamedTuple):
 def joined(parts: Sequence[Samples]) -> Samples:
     """The samples of all parts, which share their classes."""
     starts = np.cumsum([0, *map(len, parts)])
-
-    def read(index: int) -> Any:
-        part = int(np.searchsorted(starts, index, side="right")) - 1
-        return parts[part].content[index - int(starts[part])]
-
     groups = [part.groups for part in parts]
     return replace(
-        parts[0], content=Lazy(int(starts[-1]), read), labels=np.concatenate([part.labels for part in parts]),
+        parts[0], content=Lazy(int(starts[-1]), partial(_of_part, parts, starts)),
+        labels=np.concatenate([part.labels for part in parts]),
         names=[name for part in parts for name in part.names],
         groups=None if None in groups else [g for of in groups if of is not None for g in of],
     )  # fmt: skip
+
+
+def _of_part(parts: Sequence[Samples], starts: np.ndarray, index: int) -> Any:
+    part = int(np.searchsorted(starts, index, side="right")) - 1
+    return parts[part].content[index - int(starts[part])]
 
 
 def stratified(labels: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

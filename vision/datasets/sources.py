@@ -24,6 +24,7 @@ from spikeloom.vision.datasets.images import (
     read_mnist,
 )
 from spikeloom.vision.datasets.samples import Samples, VisionSplits, by_share, in_total, joined, stratified
+from spikeloom.vision.datasets.tar_shards import read_shards, shards_in
 
 log = logging.getLogger("spikeloom")
 DIGITS_VALID, DIGITS_TEST = 180, 360  # of 1,797
@@ -33,7 +34,7 @@ WHERE = {
     "mnist": "fetch the four idx files of MNIST into it",
     "cifar": "unpack cifar-10-binary.tar.gz or cifar-10-python.tar.gz (CIFAR-100 alike) of www.cs.toronto.edu/~kriz "
     "there, or lay pictures out as train/CLASS/*.png and test/CLASS/*.png",
-    "imagenet": "lay it out as train/WNID/*.JPEG and val/WNID/*.JPEG",
+    "imagenet": "lay it out as train/WNID/*.JPEG and val/WNID/*.JPEG, or as tar files train/*.tar and val/*.tar",
 }  # fmt: skip
 
 
@@ -111,7 +112,8 @@ class CifarConfig:
 
 @dataclass(kw_only=True)
 class ImageFoldersConfig:
-    """Pictures as train/CLASS and test/CLASS (or val/CLASS, as ImageNet has it: the published val is the test set).
+    """Pictures as train/CLASS and test/CLASS (or val/CLASS, as ImageNet has it: the published val is the test set),
+    or in tar files, train/*.tar and test/*.tar (`vision.datasets.tar_shards`).
 
     valid_per_class: how many of each training class choose the epoch; fewer where that would be more than half.
     """
@@ -156,8 +158,16 @@ def train_and_test(root: Path, tests: tuple[str, ...], where: str) -> tuple[Samp
     if not (root / "train").is_dir() or test is None:
         raise FileNotFoundError(f"no train and {' or '.join(tests)} in {root}; {where}")
     say_unused(root, [root / "train", test])
-    train = read_class_folders(root / "train")
-    return train, read_class_folders(test, train.class_names)
+    train = pictures_in(root / "train")
+    return train, pictures_in(test, train.class_names)
+
+
+def pictures_in(folder: Path, class_names: Sequence[str] | None = None) -> Samples:
+    """The pictures in a folder of tar files, or of class folders. Raises ValueError where both are there."""
+    shards = shards_in(folder)
+    if shards and class_folders(folder):
+        raise ValueError(f"{folder} holds tar files ({shards[0].name}) and folders of pictures; keep one of the two")
+    return read_shards(folder, class_names) if shards else read_class_folders(folder, class_names)
 
 
 def say_unused(root: Path, used: Sequence[Path]) -> None:
@@ -182,9 +192,12 @@ def load_pictures(root: Path) -> Samples:
         if folder := cifar_folder(root, n_classes):
             return joined([read_cifar(folder, n_classes, split) for split in ("train", "test")])
     splits = [root / name for name in ("train", "valid", "val", "test") if (root / name).is_dir()]
-    nested = [split for split in splits if class_folders(split)]
+    nested = [split for split in splits if class_folders(split) or shards_in(split)]
     if not nested:
-        return read_class_folders(root)
+        return pictures_in(root)
     say_unused(root, nested)
-    names = tuple(sorted({folder.name for split in nested for folder in class_folders(split)}))
-    return joined([read_class_folders(split, names) for split in nested])
+    if shards := [split for split in nested if shards_in(split)]:
+        names = pictures_in(shards[0]).class_names
+    else:
+        names = tuple(sorted({folder.name for split in nested for folder in class_folders(split)}))
+    return joined([pictures_in(split, names) for split in nested])
