@@ -29,6 +29,9 @@ class TrainerConfig:
     devices: int = 1  # processes or GPUs on each machine
     num_nodes: int = 1  # machines
     strategy: str = "auto"  # how devices share the work: auto, ddp, fsdp or another name of Lightning's
+    strategy_args: dict[str, Any] = field(
+        default_factory=dict
+    )  # arguments of the strategy's class, as in +trainer.strategy_args.find_unused_parameters=true
     num_workers: int = 0  # processes that make the batches; 0: this one
     cache_mb: float = 2000.0  # memory for features or frames; what does not fit is made again in every epoch
     accumulate: int = 1  # gradient-accumulation steps

@@ -26,7 +26,7 @@ from spikeloom.pipelines.training.plugins import make_callbacks, make_loggers
 from spikeloom.pipelines.training.pruning import Pruning, outcome
 from spikeloom.pipelines.training.run_dir import hyperparameters
 from spikeloom.pipelines.training.runtime import on_terminal
-from spikeloom.pipelines.training.sharding import sharded
+from spikeloom.pipelines.training.sharding import strategy_of
 
 log = logging.getLogger("spikeloom")
 RETRAIN = "delete it, or add overwrite=true"
@@ -103,7 +103,7 @@ def fit(
         *([] if quiet else make_callbacks(config.callbacks, logs=bool(loggers))),
     ]
     bar = not quiet and on_terminal()
-    strategy = sharded(module, offload="offload" in told.strategy) if told.strategy.startswith("fsdp") else None
+    strategy = strategy_of(told.strategy, told.strategy_args, module)
     trainer = make_trainer(
         told, [*own, *([RichProgressBar()] if bar else [])], folder, bar=bar, loggers=loggers, strategy=strategy
     )

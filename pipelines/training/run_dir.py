@@ -27,7 +27,7 @@ from spikeloom.pipelines.domains import domain_of
 NON_HPARAMS = (
     "name", "run", "resume", "overwrite", "trainer.threads", "trainer.cache_mb", "trainer.num_workers",
     "trainer.profiler", "trainer.fast_dev_run", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
-    "trainer.strategy",
+    "trainer.strategy", "trainer.strategy_args",
 )  # fmt: skip
 CONFIG_BYTES = 1 << 20
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # bounds the depth; without it time grows with the square

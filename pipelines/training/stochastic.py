@@ -42,9 +42,10 @@ from spikeloom.vision.datasets.samples import Samples, joined
 log = logging.getLogger("spikeloom")
 READ_AT_ONCE = 1000
 KEYS_OF_LIGHTNING = (
-    "accelerator", "devices", "num_nodes", "strategy", "num_workers", "accumulate", "gradient_clip_val", "ema_decay",
-    "precision", "max_steps", "limit_train_batches", "limit_val_batches", "deterministic", "profiler",
-    "val_check_interval", "sync_batchnorm", "compile", "fast_dev_run", "ckpt_path", "cache_mb",
+    "accelerator", "devices", "num_nodes", "strategy", "strategy_args", "num_workers", "accumulate",
+    "gradient_clip_val", "ema_decay", "precision", "max_steps", "limit_train_batches", "limit_val_batches",
+    "deterministic", "profiler", "val_check_interval", "sync_batchnorm", "compile", "fast_dev_run", "ckpt_path",
+    "cache_mb",
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from spikeloom.pipelines.config.train import PRECISIONS, TrainConfig, TrainerCon
 from spikeloom.pipelines.eeg.train import check as check_eeg
 from spikeloom.pipelines.training import classification, fit, plugins, stochastic
 from spikeloom.pipelines.training.run_dir import load_model
+from spikeloom.pipelines.training.sharding import strategy_of
 from tests.pipelines.test_experiments import composed
 
 DIGITS = ("data=digits", "features=digits", "augmentation=pictures", "model=spiking_mlp", "name=digits", "run=unused")
@@ -39,6 +40,7 @@ KEYS: dict[str, tuple[Any, Callable[[Any], Any] | None]] = {
     "devices": (2, None),  # of processes: tests/pipelines/test_distributed.py
     "num_nodes": (2, None),
     "strategy": ("ddp", lambda t: {"DDPStrategy": "ddp"}.get(type(t.strategy).__name__)),
+    "strategy_args": ({"find_unused_parameters": True}, None),
     "num_workers": (1, None),
     "cache_mb": (1.0, None),
     "accumulate": (2, lambda t: t.accumulate_grad_batches),
@@ -121,6 +123,22 @@ def test_a_key_reaches_the_trainer(key: str, tmp_path: Path) -> None:
         assert where(trainer) == value
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_a_strategy_takes_its_arguments_or_refuses_them_by_name() -> None:
+    model = torch.nn.Linear(2, 2)
+    assert strategy_of("auto", {}, model) == "auto"
+    made = strategy_of("ddp", {"find_unused_parameters": True}, model)
+    assert type(made).__name__ == "DDPStrategy" and made._ddp_kwargs == {"find_unused_parameters": True}
+    shared = strategy_of("fsdp", {"sharding_strategy": "SHARD_GRAD_OP"}, model)
+    assert shared.sharding_strategy.name == "SHARD_GRAD_OP" and shared.kwargs["ignored_states"] == []
+    for name, arguments, said in (
+        ("auto", {"x": 1}, "which takes none; use trainer=ddp"),
+        ("ddp", {"nonsense": 1}, r"trainer\.strategy_args\.nonsense"),
+        ("deepspeed", {"stage": 2}, r"trainer\.strategy=deepspeed trainer\.strategy_args \(stage\): .*deepspeed"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            strategy_of(name, arguments, model)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
