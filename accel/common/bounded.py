@@ -12,7 +12,6 @@ it lived. Errors that the probe raises are not its business, since the caller wi
 import json
 import logging
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -31,11 +30,13 @@ _tried: dict[tuple[str, int, int, int, str], str] = {}  # file and probe -> how 
 
 
 def try_first(path: Path, probe: str, remedy: str) -> None:
-    """Have another process read the file before this one does.
+    """Have another process read the file before this one does, where the system can fork and bound one (not Windows).
 
     Raises:
         ValueError: reading it crashed, did not end, or took more memory than such a file can need; names the file.
     """
+    if not hasattr(os, "fork"):
+        return
     state = path.stat()
     key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns, probe)
     with _lock:
@@ -94,6 +95,8 @@ def serve() -> None:
 
 def _try(asked: dict[str, float]) -> None:
     """In the child: run the probe within its bounds, and end."""
+    import resource
+
     try:
         module, _, name = str(asked["probe"]).partition(":")
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[0]) if os.path.exists("/proc/self/statm") else 0

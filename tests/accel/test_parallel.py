@@ -44,6 +44,13 @@ def test_several_processes_give_the_results_and_the_counts_of_one() -> None:
     assert list(each(square, range(40), 2)) == alone and counted() == of_one
 
 
+def test_processes_that_are_not_forked_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS and Windows: the work is sent to them."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert list(each(square, range(6), 2)) == [n * n for n in range(6)]
+    changes.clear()
+
+
 def test_no_more_is_under_way_than_is_fetched(tmp_path: Path) -> None:
     def begun(number: int) -> int:
         (tmp_path / str(number)).touch()

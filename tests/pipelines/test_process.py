@@ -1,5 +1,6 @@
 """How many threads a process takes, and what becomes of the log handlers it finds."""
 
+import ast
 import logging
 import os
 import platform
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from spikeloom.accel.common import bounded
 from spikeloom.accel.spiking.kernels import loader
 from spikeloom.pipelines import cli
 from spikeloom.pipelines.training import runtime
 from spikeloom.pipelines.training.runtime import cores, set_up, watch
+from tests.test_architecture import PRODUCT
 
 CORES = cores()
 
@@ -90,6 +93,31 @@ def test_threads_are_counted_where_a_process_has_no_affinity(monkeypatch: pytest
     assert cores() == 7
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert cores() == 1
+
+
+def test_no_module_needs_a_library_of_posix_to_be_imported() -> None:
+    """Windows has none of these; a function may import one where it is used."""
+    posix = {"resource", "fcntl", "pwd", "grp", "termios", "pty", "tty", "posix", "syslog", "readline"}
+    found = {}
+    for file in PRODUCT:
+        names = {
+            name.partition(".")[0]
+            for node in ast.parse(file.read_text("utf-8")).body
+            for name in (
+                [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "")]
+            )
+            if isinstance(node, ast.Import | ast.ImportFrom) and name
+        }
+        if names & posix:
+            found[str(file)] = names & posix
+    assert len(PRODUCT) > 300 and found == {}
+
+
+def test_a_file_is_not_tried_first_where_nothing_can_be_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.h5").touch()
+    monkeypatch.delattr(os, "fork")
+    monkeypatch.setattr(bounded, "_helper", None)
+    bounded.try_first(tmp_path / "x.h5", "no.such:probe", "fetch it again")
 
 
 @pytest.mark.parametrize("fault", [TypeError, AttributeError, OSError])
