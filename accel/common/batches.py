@@ -83,6 +83,11 @@ class EpochBatches(Sampler[BatchIndex]):
         if batch_size < 1 or (drop_last and n_samples < batch_size * world):
             most = f"1 to {n_samples // world}" if drop_last else "at least 1, for example 32"
             raise ValueError(f"trainer.batch_size={batch_size} does not fit {n_samples} samples; use {most}")
+        if n_samples < world:  # a process without a batch would leave the others waiting for it
+            raise ValueError(
+                f"a set of {n_samples} sample{'s' * (n_samples != 1)} cannot be shared by {world} processes; use more "
+                f"samples (of training or validation), or trainer.devices={max(1, n_samples)}"
+            )
         self.n_samples, self.batch_size, self.seed, self.shuffle = n_samples, batch_size, seed, shuffle
         self.drop_last, self.order, self.epoch = drop_last, order, 0
         self.rank, self.world = rank, world

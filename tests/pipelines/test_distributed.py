@@ -45,6 +45,12 @@ def test_each_sample_goes_to_one_process_and_together_they_are_the_joint_batches
     assert len(seen) == len(set(seen)) == (n // (size * world) * size * world if drop_last else n)
 
 
+def test_fewer_samples_than_processes_are_refused_and_not_waited_for() -> None:
+    with pytest.raises(ValueError, match=r"a set of 1 sample cannot be shared by 2 processes; .*trainer\.devices=1"):
+        EpochBatches(1, 4, seed=0, shuffle=False, world=2)
+    assert [len(EpochBatches(2, 4, seed=0, shuffle=False, rank=rank, world=2)) for rank in (0, 1)] == [1, 1]
+
+
 def test_several_machines_need_their_scheduler() -> None:
     with pytest.raises(ValueError, match=r"trainer\.num_nodes=2.*torchrun or SLURM"):
         start_processes(TrainerConfig(devices=2, num_nodes=2), "train", [])

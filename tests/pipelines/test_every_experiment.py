@@ -15,7 +15,7 @@ import soundfile
 from spikeloom.pipelines.cli import main
 from spikeloom.pipelines.commands import data
 from spikeloom.pipelines.config.data import DataConfig
-from tests.pipelines.small_data import write_speech
+from tests.pipelines.small_data import write_digits, write_speech
 from tests.ranks import on_ranks
 from tests.vision.event_files import write_cifar10dvs, write_gestures, write_nmnist
 from tests.vision.test_images import write_mnist, write_picture
@@ -74,6 +74,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         import_module(f"spikeloom.pipelines.{module}")
     made = tmp_path_factory.mktemp("data")
     write_speech(made)
+    write_digits(
+        made / "fsdd", takes=6
+    )  # a tenth of the voices that train is for validation, and two processes share it
     write_arabic(made)
     write_vision(made)
     lines = made / "lines.txt"
