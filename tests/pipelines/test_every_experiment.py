@@ -63,7 +63,7 @@ def write_vision(root: Path) -> None:
                 for i in range(n):
                     write_picture(root / name / split / f"class{label:03d}" / f"{i}.png", 2 * label + i, size)
     write_nmnist(root / "nmnist", 4, 2)
-    write_gestures(root / "dvs128", range(1, 6), range(6, 8))
+    write_gestures(root / "dvs128", (1, 2, 21, 22), (24, 25))  # 21 to 23 are for validation
     write_cifar10dvs(root / "cifar10dvs", CLASSES, 10)
 
 
