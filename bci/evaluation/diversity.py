@@ -35,7 +35,8 @@ class Diversity:
         """What a reader of the figures should know before believing them, in plain words."""
         if self.equal_subject_share is not None and self.equal_subject_share > 0.5:
             return [
-                f"{self.equal_subject_share:.0%} of the subjects have one and the same BLEU-1: the EEG seems ignored"
+                f"{100 * self.equal_subject_share:.0f} % of the subjects have one and the same BLEU-1: the EEG seems "
+                "ignored"
             ]
         return []
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from spikeloom.accel.common.units import counted
 from spikeloom.bci.evaluation.decodings import Decodings
 from spikeloom.bci.evaluation.diversity import Diversity, diversity
 from spikeloom.bci.evaluation.excess import Excess, excess
@@ -69,14 +70,13 @@ class Assessment:
         """One sentence, the first of every report."""
         e = self.excess
         figures = (
-            f"excess {e.difference:+.4f}, {e.level:.0%} interval [{e.low:+.4f}, {e.high:+.4f}], p = {self.p:.3f} "
-            f"on {self.p_eeg.n_sentences} unseen sentences"
+            f"excess {e.difference:+.4f}, {100 * e.level:.0f} % interval [{e.low:+.4f}, {e.high:+.4f}], "
+            f"p = {self.p:.3f} on {self.p_eeg.n_sentences} unseen sentences"
         )
         if self.refused is not None:
             return f"No verdict: {self.refused}."
-        against = f"its noise control and {len(self.p_controls)} others without EEG" if self.p_controls else (
-            "its noise control"
-        )  # fmt: skip
+        others = f" and {counted(len(self.p_controls), 'other')} without EEG" if self.p_controls else ""
+        against = f"its noise control{others}"
         left = f" Not trained: {', '.join(self.untested)}." if self.untested else ""
         if self.beats_noise:
             return f"The model beats {against}: {figures}.{left}"

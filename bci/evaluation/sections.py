@@ -1,6 +1,6 @@
 """The assessment of a decoder as sections of a report; the verdict is the first line."""
 
-from spikeloom.accel.common.report import Section, Table, new_figure, palette
+from spikeloom.accel.common.report import INK, Section, Table, new_figure, palette
 from spikeloom.bci.evaluation.controls import CONTROLS
 from spikeloom.bci.evaluation.protocol import Assessment
 
@@ -16,7 +16,7 @@ def headline(assessment: Assessment) -> Section:
     paragraphs = [assessment.verdict, *assessment.remarks, *assessment.eeg_diversity.warnings()]
     rows: list[tuple[str, str]] = [
         ("excess of EEG over noise", f"{e.difference:+.4f}"),
-        (f"{e.level:.0%} interval, readers and sentences resampled", f"{e.low:+.4f} to {e.high:+.4f}"),
+        (f"{100 * e.level:.0f} % interval, readers and sentences resampled", f"{e.low:+.4f} to {e.high:+.4f}"),
         ("headline p, the largest of the next lines", f"{assessment.p:.3f}"),
         ("p_eeg: own sentence against permuted ones", f"{eeg.p:.3f} (T = {eeg.statistic:.2f})"),
         ("p_diff: the same, EEG minus noise", f"{diff.p:.3f} (T = {diff.statistic:.2f})"),
@@ -62,7 +62,7 @@ def subjects(assessment: Assessment) -> Section:
     axes = figure.subplots()
     axes.barh(range(len(names)), values, color=palette[0])
     axes.axvspan(assessment.excess.low, assessment.excess.high, color=palette[6], alpha=0.25, linewidth=0)
-    axes.axvline(0, color="black", linewidth=0.8)
+    axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("excess of EEG over noise")

@@ -164,11 +164,12 @@ def sample_decodes(samples: Sequence[tuple[str, Mapping[str, str]]]) -> Section:
     decoders = list(samples[0][1])
     if len(decoders) < 2 or any(list(outputs) != decoders for _, outputs in samples):
         raise ValueError(f"got the decoders {decoders} for the first sentence; use the same two or more for all")
+    rows = [(read, *(text or "(nothing)" for text in outputs.values())) for read, outputs in samples]
     return Section(
         "What the decoders wrote",
         "Free-running output, the sentence that was read on the left. A decoder that gets noise instead of EEG is "
         "beside it: what it also gets right comes from the language model.",
-        table=Table(("Read", *decoders), [(read, *outputs.values()) for read, outputs in samples]),
+        table=Table(("Read", *decoders), rows),
     )
 
 

@@ -168,9 +168,8 @@ def train_controls(
     """(control, mask) -> what its trainings wrote, the seeds one after the other."""
     chosen = trainings(config.controls.chosen(), config.controls.seeds)
     if config.controls.seeds < SEEDS:
-        log.warning(
-            "%d seeds are too few for the spread of a control; use %d for a result", config.controls.seeds, SEEDS
-        )
+        said = "controls.seeds=%d is too few for the spread of a control; use %d for a result"
+        log.warning(said, config.controls.seeds, SEEDS)
     inputs = ControlInputs(trials.sets)
     other = f"-{trials.split.rows_digest[:8]}" if config.data.root is not None else ""  # of another folder
     parts: dict[tuple[str, str], list[Decodings]] = {}
