@@ -1,4 +1,5 @@
-"""What the manual adds to Markdown: equations between $$ as MathML, and examples with what they print.
+"""What the manual adds to Markdown (equations between $$ as MathML, examples with what they print), and to its pages
+what the theme lacks when they are opened from a folder.
 
 A paragraph `@example NAME` becomes examples/gallery/NAME.py: its docstring, its code and its output, from a run in an
 empty folder. Outputs are kept in build/gallery by a hash of the code, so that a second build runs nothing.
@@ -26,6 +27,22 @@ def on_page_markdown(markdown: str, **context: Any) -> str:
     if context["page"].file.src_uri == "theory.md":  # elsewhere a dollar begins the name of a variable
         markdown = re.sub(r"\$([^$\n]+)\$", lambda found: mathml(found[1], "inline"), markdown)
     return markdown
+
+
+def on_post_page(output: str, **context: Any) -> str:
+    """The page without script errors.
+
+    The switch of colours looks for two style sheets of a highlighter that is not loaded. Search needs a worker, which
+    browsers refuse to pages from a folder: there it is not loaded, and its button is hidden.
+    """
+    output = output.replace("</head>", '<meta id="hljs-light"><meta id="hljs-dark">\n</head>', 1)
+    return re.sub(r'<script src="([^"]*search/main\.js)"></script>', lambda found: SEARCH % found[1], output)
+
+
+SEARCH = """<script>
+if (location.protocol !== "file:") document.write('<script src="%s"><' + '/script>');
+else document.querySelectorAll('[data-bs-target="#mkdocs_search_modal"]').forEach(link => link.remove());
+</script>"""
 
 
 def mathml(tex: str, display: str = "block") -> str:
