@@ -15,7 +15,8 @@ import shutil
 import socket
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from glob import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -30,9 +31,11 @@ LARGEST_YAML = 1 << 18  # bytes; its parser takes in less than a megabyte a seco
 def whole(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`; what the block writes there becomes `path` when it succeeds, else vanishes.
 
-    The block may make a file or a folder. A folder that stands at `path` is replaced.
+    The block may make a file or a folder. A folder that stands at `path` is replaced. What killed writers left in the
+    folder goes when this process writes there first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_once(str(path.parent.absolute()), os.getpid())
     partial = _partial(path)
     try:
         with naming_full_disks(path):
@@ -83,7 +86,13 @@ def sweep_leftovers(folder: Path, name: str | None = None) -> None:
     for left in folder.glob(f".{escape(name) if name else '*'}.*.partial"):
         host, _, number = left.name.split(".")[-3].partition("-")
         if host == _HOST and number.isdigit() and not _runs(int(number)):
-            _remove(left)
+            with suppress(OSError):  # another process removes it, or it is another user's
+                _remove(left)
+
+
+@lru_cache(maxsize=4096)
+def _sweep_once(folder: str, process: int) -> None:
+    sweep_leftovers(Path(folder))
 
 
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"

@@ -36,6 +36,7 @@ TEXT_COLUMNS = ("content", "text", "sentence", "stimulus", "stim_text")
 WORD_COLUMNS = ("word_index", "word_idx", "word_id", "word_position")
 ID_COLUMNS = ("sentence_id", "sentence_idx", "stimulus_id", "trial_id")
 SENTENCE_TYPES, FIXATION_TYPES = ("sentence", "sentence_onset", "reading"), ("fixation", "fix")
+LONGEST_S = 30 * 24 * 3600.0  # of a recording
 CELL = 100.0  # px: words are laid out on one line, since only their places are known
 GET = "use a BIDS data set of a reading task with eye tracking, such as `spikeloom data bids` writes"
 
@@ -272,7 +273,7 @@ def _split(path: Path, rows: list[Line]) -> tuple[list[_Event], list[_Event]]:
             continue
         try:
             onset, duration = float(row["onset"]), float(row["duration"])
-            if not (np.isfinite(onset) and duration > 0 and np.isfinite(duration)):
+            if not (abs(onset) <= LONGEST_S and 0 < duration <= LONGEST_S):
                 raise ValueError(f"onset {onset}, duration {duration}")
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path}, line {number} has no onset and duration in seconds ({error})") from error

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from spikeloom.accel.common.files import read_csv
+from spikeloom.bci.raw.bids_corpus import LONGEST_S
 from spikeloom.bci.raw.features import REJECT_UV, piece_amplitudes
 from spikeloom.bci.streaming.replay import FILTER_CONTEXT, Window
 from spikeloom.bci.zuco.records import SAMPLING_HZ
@@ -166,8 +167,8 @@ def spans_beside(recording: Path) -> list[Span]:
             for row in rows
             if row.get("trial_type") in ("sentence", "fixation")
         ]  # fmt: skip
-        if not all(on >= 0 and length > 0 for _, _, on, length in timed):
-            raise ValueError("an onset or a duration is negative or too short")
+        if not all(on >= 0 and length > 0 and on + length <= LONGEST_S * SAMPLING_HZ for _, _, on, length in timed):
+            raise ValueError("an onset or a duration is negative, too short or beyond 30 days")
     except (KeyError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} has no sentences and fixations as expected ({error}); export it again") from error
     spans = []

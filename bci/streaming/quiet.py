@@ -1,5 +1,6 @@
 """liblsl without its chatter: it prints its network interfaces and versions unless a file tells it not to."""
 
+import atexit
 import os
 import tempfile
 from pathlib import Path
@@ -10,12 +11,16 @@ FATAL_ONLY = "[log]\nlevel = -3\n"  # streams that break off are reported by the
 def quiet_lsl() -> None:
     """Ask liblsl and mne-lsl for fatal errors only; before the library is loaded. A user's own LSLAPICFG stays."""
     if "LSLAPICFG" not in os.environ:
-        path = Path(tempfile.gettempdir()) / f"spikeloom-lsl-{os.getpid()}.cfg"
-        path.write_text(FATAL_ONLY, encoding="utf-8")
-        os.environ["LSLAPICFG"] = str(path)
-        import atexit
-
-        atexit.register(path.unlink, missing_ok=True)
+        try:
+            with tempfile.NamedTemporaryFile(
+                "w", prefix="spikeloom-lsl-", suffix=".cfg", delete=False, encoding="utf-8"
+            ) as file:
+                file.write(FATAL_ONLY)
+        except OSError:  # nowhere to write: it talks, and works
+            pass
+        else:
+            os.environ["LSLAPICFG"] = file.name
+            atexit.register(Path(file.name).unlink, missing_ok=True)
     try:
         from mne_lsl import set_log_level
     except (ImportError, OSError, RuntimeError):

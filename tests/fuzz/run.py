@@ -1,7 +1,8 @@
 """`python -m tests.fuzz.run [NAME …] [n=100000] [seconds=600] [first=0] [guided=0] [found=FOLDER] [table=FILE]`
 
-Shares the seconds among the parsers; of each, a fraction `guided` goes to a coverage-guided search where atheris is
-installed. Prints one row a parser and exits with 1 when anything was found; the inputs lie in `found`.
+Shares the seconds among the parsers. A fraction `guided` of them goes to a coverage-guided search after that, where
+atheris is installed; 1 leaves the other out. Prints one row a parser and search, and exits with 1 when anything was
+found; the inputs lie in `found`.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,45 +38,54 @@ def main(arguments: list[str]) -> int:
     found = Path(options.get("found", "fuzz-found")).absolute()
     found.mkdir(parents=True, exist_ok=True)
     print(f"{'parser':22s} " + " ".join(f"{c:>9s}" for c in (*COLUMNS, "seconds")), flush=True)
-    totals, ended = Counter[str](), time.monotonic() + seconds
-    for i, name in enumerate(names):
+    totals, ended = Counter[str](), time.monotonic() + seconds * (1 - guided)
+    for i, name in enumerate(names if guided < 1 else ()):
         share = (ended - time.monotonic()) / (len(names) - i)
         with tempfile.TemporaryDirectory() as folder:
             cases = whole_cases(PARSERS[name], Path(folder) / "whole")
             lay(cases[0], Path(folder) / "first")
             with contextlib.redirect_stdout(io.StringIO()):
                 judge(PARSERS[name], Path(folder) / "first")  # what it imports is there before any child is
-        counts = run(PARSERS[name], mutants(PARSERS[name], cases), n, share * (1 - guided), found, first)
-        if guided:
-            follow_coverage(name, share * guided, found, counts)
-        totals.update(counts.outcomes)
-        print(row(name, counts), flush=True)
-        if "table" in options:
-            with Path(options["table"]).open("a", encoding="utf-8") as file:
-                kinds = {k: v[:1] for k, v in counts.kinds.items()}
-                file.write(
-                    json.dumps({"parser": name, "seconds": counts.seconds, **counts.outcomes, "kinds": kinds}) + "\n"
-                )
-        for kind, kept in counts.kinds.items():
-            print(f"    {kind}: {kept[0] if kept else ''}", flush=True)
+        counts = run(PARSERS[name], mutants(PARSERS[name], cases), n, share, found, first)
+        totals.update(tell(name, counts, options.get("table")))
+    if guided:
+        for name, counts in follow_coverage(names, seconds * guided / len(names), found):
+            totals.update(tell(f"{name}, guided", counts, options.get("table")))
     print(f"{'all':22s} " + " ".join(f"{v:9,d}" for v in (totals.total(), *(totals[c] for c in COLUMNS[1:]))))
     return int(totals.total() > sum(totals[c] for c in GOOD))
 
 
-def follow_coverage(name: str, seconds: float, found: Path, counts: Counts) -> None:
-    """Add what a coverage-guided search (`tests.fuzz.guided`) of so many seconds judges and finds."""
-    command = [sys.executable, "-m", "tests.fuzz.guided", name, str(max(1, int(seconds))), str(found)]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
-    outcomes = json.loads(lines[-1]) if lines else {"kinds": {}}
-    for kind, kept in outcomes.pop("kinds").items():
-        counts.kinds.setdefault(kind, []).extend(kept)
-    counts.outcomes.update(outcomes)
-    counts.seconds += seconds
-    if ended.returncode:  # the case it was at is still laid out
-        counts.outcomes["crash"] += 1
-        kind = f"crash of the guided search, status {ended.returncode}"
-        counts.kinds.setdefault(kind, []).append(str(found / name / "guided-case"))
+def tell(name: str, counts: Counts, table: str | None) -> Counter[str]:
+    """Print the row of a parser, add it to a table, and return its outcomes."""
+    print(row(name, counts), flush=True)
+    if table is not None:
+        kinds = {k: v[:1] for k, v in counts.kinds.items()}
+        line = json.dumps({"parser": name, "seconds": counts.seconds, **counts.outcomes, "kinds": kinds})
+        with Path(table).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    for kind, kept in counts.kinds.items():
+        print(f"    {kind}: {kept[0] if kept else ''}", flush=True)
+    return counts.outcomes
+
+
+def follow_coverage(names: list[str], seconds: float, found: Path) -> Iterator[tuple[str, Counts]]:
+    """Each parser with what a coverage-guided search (`tests.fuzz.guided`) of so many seconds judges and finds."""
+    each = max(1, round(seconds))
+    command = [sys.executable, "-m", "tests.fuzz.guided", str(each), str(found), *names]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as searching:
+        assert searching.stdout is not None
+        for line in searching.stdout:
+            told = json.loads(line)
+            name, status, counts = told.pop("parser"), told.pop("status"), Counts(seconds=each)
+            counts.kinds.update(told.pop("kinds", {}))
+            counts.outcomes.update(told)
+            if status:  # the case it was at is still laid out
+                counts.outcomes["crash"] += 1
+                kind = f"crash of the guided search, status {status}"
+                counts.kinds.setdefault(kind, []).append(str(found / name / "guided-case"))
+            yield name, counts
+    if searching.returncode:
+        raise RuntimeError(f"the guided search ended with status {searching.returncode}")
 
 
 def row(name: str, counts: Counts) -> str:

@@ -133,13 +133,13 @@ def test_what_a_killed_writer_left_goes_and_what_a_running_one_writes_stays(tmp_
 
     assert in_child(write, tmp_path / "export").status == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
-    with whole(tmp_path / "export") as running:
+    sweep_leftovers(tmp_path, "other")
+    assert left.exists()
+    with whole(tmp_path / "another") as running:
         running.mkdir()
-        sweep_leftovers(tmp_path, "other")
-        assert left.exists()
-        sweep_leftovers(tmp_path, "export")
+        sweep_leftovers(tmp_path)
         assert sorted(tmp_path.iterdir()) == [running]
-    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert [path.name for path in tmp_path.iterdir()] == ["another"]
 
 
 @pytest.mark.parametrize("name", ["train", "caches"])
