@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikeloom.accel.common.files import brief, require_regular
+from spikeloom.accel.common.files import brief, first_few, require_regular
 from spikeloom.accel.common.hdf5 import require_own_data
 from spikeloom.accel.interop.nir import NirError, library
 from spikeloom.accel.interop.roundtrip import Run
@@ -75,6 +75,8 @@ def read_nir(path: Path, defaults: Defaults | None = None) -> "NirNetwork":
     if [len(found) for found in ends] != [1, 1]:
         raise NirError(f"{path}: {len(ends[0])} inputs and {len(ends[1])} outputs; read is a network with one of each")
     before: dict[str, list[str]] = {name: [] for name in graph.nodes}
+    if loose := sorted({end for edge in graph.edges for end in edge} - before.keys()):
+        raise NirError(f"{path}: its edges name {first_few(loose)}, and there is no such node; {REMEDY}")
     for source, target in graph.edges:
         before[target].append(source)
     try:

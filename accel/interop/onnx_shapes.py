@@ -156,6 +156,8 @@ class _Reader:
                 f"{self.path}: {where} {name!r} has an open shape; give input={given}, with sizes of your own where "
                 "the file leaves them open (here 1)"
             )
+        if min(found, default=0) < 0:
+            raise OnnxError(f"{self.path}: {where} {name!r} has the shape {found}; give a network that can run")
         return found
 
     def _tensor(self, name: str, where: str) -> Tensor:

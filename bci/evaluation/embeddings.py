@@ -140,6 +140,12 @@ def _static(name: str, folder: Path) -> SentenceEncoder:
     tokenizer = read_bpe(tokenizers[0], INSTALL[name])
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    n = 1 + max(tokenizer.get_vocab().values(), default=0)
+    if table.ndim != 2 or len(table) < n or not table.shape[1] or not np.isfinite(table).all():
+        raise ValueError(
+            f"{weights[0]} holds a table of shape {table.shape}, not a finite vector for each of the {n:,} tokens of "
+            f"{tokenizers[0].name}; {INSTALL[name]}"
+        )
 
     def vectors_of(texts: list[str]) -> np.ndarray:
         rows = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
