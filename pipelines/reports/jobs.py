@@ -114,7 +114,7 @@ def print_table(done: Sequence[Job]) -> None:
         return
     keys = [key for key in _telling(done) if key != "run"]
     scores = list(dict.fromkeys(name for job in done for name in job.results if name != "seconds"))
-    has_value = any(job.value is not None and job.value not in job.results.values() for job in done)
+    has_value = any(job.value is not None and job.value not in map(job.results.get, scores) for job in done)
     columns = ["job", *keys, *scores, *(["value"] if has_value else []), "seconds"]
     rows = [
         [str(job.number), *(job.overrides.get(key, "") for key in keys), *(_text(job.results.get(s)) for s in scores),

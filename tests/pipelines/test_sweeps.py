@@ -10,6 +10,7 @@ import pytest
 from spikeloom.pipelines import cli
 from spikeloom.pipelines.commands import evaluate, train
 from spikeloom.pipelines.config.mistakes import PLUGINS as INSTALLED_BY
+from spikeloom.pipelines.reports.jobs import Job, print_table
 
 SMALL = ["network=s_resnet18", "batch_size=1", "gpu=null", "what_if=false", "uncertainty=false"]
 LAUNCHERS = {
@@ -51,6 +52,12 @@ def test_jobs_of_any_launcher_end_in_one_table(
 
 
 @pytest.mark.parametrize("name", ["joblib", "submitit"])
+def test_the_value_of_a_job_is_shown_whatever_time_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    for seconds in (1.0, 2.0):
+        print_table([Job(number=0, overrides={}, value=1.0, results={"valid_accuracy": 0.0, "seconds": seconds})])
+        assert capsys.readouterr().out.split()[:4] == ["job", "valid_accuracy", "value", "seconds"]
+
+
 def test_a_refused_job_of_another_process_is_named_in_one_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
