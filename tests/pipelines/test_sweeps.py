@@ -51,13 +51,13 @@ def test_jobs_of_any_launcher_end_in_one_table(
     assert stray == ({"runs"} if name == "submitit" else set())  # the notes of its jobs: runs/sweeps
 
 
-@pytest.mark.parametrize("name", ["joblib", "submitit"])
 def test_the_value_of_a_job_is_shown_whatever_time_it_took(capsys: pytest.CaptureFixture[str]) -> None:
     for seconds in (1.0, 2.0):
         print_table([Job(number=0, overrides={}, value=1.0, results={"valid_accuracy": 0.0, "seconds": seconds})])
         assert capsys.readouterr().out.split()[:4] == ["job", "valid_accuracy", "value", "seconds"]
 
 
+@pytest.mark.parametrize("name", ["joblib", "submitit"])
 def test_a_refused_job_of_another_process_is_named_in_one_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
