@@ -16,6 +16,7 @@ AT_ONCE = 2  # answers that are computed at the same time
 WAITING = 256  # requests that may wait; more are refused with a word
 CSS = """
 .gradio-container, main.fillable { width: 100% !important; max-width: 78rem !important; margin: 0 auto !important; }
+button[role=tab][aria-selected=true] { color: var(--body-text-color) !important; }
 iframe { display: block; width: 100%; height: 75vh; border: 1px solid rgba(128, 128, 128, .35); border-radius: 10px; }
 """
 # As high as its content, so that only the page scrolls. Scripts stay forbidden: only this attribute runs, out here.
@@ -42,7 +43,11 @@ def start(page: Any, config: ServeConfig, *, block: bool) -> None:
     # By name: nothing is loaded from elsewhere.
     theme = gradio.themes.Soft(
         font=["system-ui", "DejaVu Sans", "sans-serif"], font_mono=["DejaVu Sans Mono", "monospace"]
-    )
+    ).set(  # violet and grey of the theme are a shade too light to be read
+        block_title_text_color="*primary_700", block_label_text_color="*primary_700",
+        button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700",
+        checkbox_label_background_fill_selected="*primary_600", body_text_color_subdued="*neutral_500",
+    )  # fmt: skip
     try:
         page.launch(
             server_name="127.0.0.1", server_port=config.port, share=False, inbrowser=config.inbrowser, quiet=True,

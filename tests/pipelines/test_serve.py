@@ -19,7 +19,7 @@ import spikeloom
 from spikeloom.pipelines.config.serve import ServeConfig
 from spikeloom.pipelines.serving import answers
 from spikeloom.pipelines.serving.answers import Limits
-from tests.browser import WIDTHS, chromium
+from tests.browser import COMPLAINTS, WIDTHS, chromium
 from tests.conftest import data_folder
 
 DRAWN = bool(os.environ.get("SPIKELOOM_SCREENSHOTS"))  # a folder for pictures of the page, to look at
@@ -234,6 +234,13 @@ def test_the_page_answers_by_upload_and_click_in_a_browser(served, tmp_path) -> 
         tab.wait_for_selector("text=/mJ, .* for one training step/", timeout=120_000)
         look(tab, "cost", "Energy by layer")
         assert said == []
+        for scheme in ("light", "dark"):
+            tab = browser.new_context(color_scheme=scheme).new_page()
+            tab.goto(f"{served}/?__theme={scheme}")
+            for name in ("Keyword", "EEG decoder", "Chip cost"):
+                tab.get_by_role("tab", name=name).click()
+                tab.wait_for_timeout(500)
+                assert [wrong for wrong in tab.evaluate(COMPLAINTS) if wrong.startswith("contrast")] == []
 
 
 def test_the_page_refuses_paths_and_files_that_it_must_not_read(served, tmp_path) -> None:
