@@ -7,7 +7,8 @@ from omegaconf import MISSING
 
 @dataclass
 class GateBenchConfig:
-    """Trainings of CET-MAE on planted data; variants: correct, shuffled_pairs, frozen_text or position_of_batch."""
+    """Trainings of CET-MAE on planted data; variants: correct, shuffled_pairs, frozen_text, position_of_batch, or
+    wordllama or minilm, whose vectors EEG is then matched with."""
 
     strengths: list[float] = field(default_factory=lambda: [1.0, 0.0])  # of the planted signal; 0: none
     seeds: list[int] = field(default_factory=lambda: [3])  # one training for each
