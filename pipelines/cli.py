@@ -205,8 +205,9 @@ class Stopped(KeyboardInterrupt):
 def stopped_by_signals() -> Iterator[None]:
     """SIGINT and SIGTERM raise `Stopped` inside, the first of them; what is half done is then removed undisturbed.
 
-    Where a library takes that for its own end (an exception inside a clean-up is lost, and Lightning, which keeps count
-    of signals, then exits as if all were well), its exit is `Stopped`, too.
+    Where a library takes that for its own end, what it raises then is `Stopped`, too: an exception inside a clean-up is
+    lost, and Lightning, which keeps count of signals, exits as if all were well; a half-written checkpoint makes torch
+    raise an error of its own.
     """
     stopped: list[int] = []
 
@@ -222,9 +223,9 @@ def stopped_by_signals() -> Iterator[None]:
         return
     try:
         yield
-    except SystemExit:
+    except (SystemExit, Exception) as end:
         if stopped:
-            raise Stopped(stopped[0]) from None
+            raise Stopped(stopped[0]) from end
         raise
     finally:
         for number, handler in before.items():

@@ -99,6 +99,7 @@ def test_wheel_contains_every_module_value_and_kernel(wheel: Path) -> None:
     assert (needed - inside, inside - needed) == (set(), set())
 
 
+@pytest.mark.slow
 def test_wheel_of_a_checkout_has_nothing_that_an_earlier_build_left(checkout: Path, tmp_path: Path) -> None:
     left = checkout / "build" / "lib" / "spikeloom" / "gone.py"
     left.parent.mkdir(parents=True, exist_ok=True)
@@ -141,6 +142,7 @@ def test_conda_recipe_has_the_version_and_the_dependencies_of_the_package() -> N
     assert f'{{% set version = "{spikeloom.__version__}" %}}' in recipe
 
 
+@pytest.mark.slow
 def test_source_archive_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
         inside = {name.split("/", 1)[-1] for name in archive.getnames()}

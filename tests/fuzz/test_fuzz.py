@@ -20,7 +20,7 @@ from tests.fuzz.table import EXEMPT, PARSERS
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("accel", "bci", "speech", "vision", "pipelines", "spikeloom")
 CORPUS = Path(__file__).with_name("corpus")
-INPUTS, SECONDS = 200, 0.08  # of each parser here; `make fuzz` has minutes
+INPUTS, SECONDS = 200, 0.05  # of each parser here; `make fuzz` has minutes
 # Calls by which content of a file enters a program.
 OPENS = re.compile(
     r"(?:^|\.)(?:read_(?:text|bytes|json|object|yaml|csv|numbers|gzip|bpe)|parse_yaml|open|fromfile|safe_open|load_file"

@@ -125,7 +125,7 @@ def peak_bytes(read: Callable[[Path], Iterator[Any]], root: Path) -> int:
     return min(peaks)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "tar files")) for n in CASES])
 def test_memory_does_not_grow_with_what_the_samples_hold(name: str, tmp_path: Path) -> None:
     write, read, n, sample_bytes = CASES[name]
     peaks = []

@@ -60,7 +60,7 @@ def test_the_demo_opens_with_what_it_will_do_and_hides_the_epochs_unless_asked(t
 def test_one_chapter_is_the_page(two_chapters, tmp_path):
     demo.run(DemoConfig(run=str(tmp_path), chapters=["second"]))
     page = (tmp_path / "report.html").read_text()
-    assert "<h1>The second story</h1>" in page and "first" not in page
+    assert "<h1>The second story</h1>" in page and "first story" not in page and "Answer of first" not in page
 
 
 def test_every_chapter_has_a_file_and_others_are_refused(tmp_path):

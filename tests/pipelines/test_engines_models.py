@@ -60,6 +60,7 @@ def test_a_model_that_does_not_fit_its_data_is_refused_with_those_that_do() -> N
         small_task("digits", unseen=True)
 
 
+@pytest.mark.slow
 def test_an_unseen_speaker_is_not_trained_on() -> None:
     task = small_task("synthetic", seed=1, unseen=True)
     (speaker,) = set(task.test.groups)

@@ -135,6 +135,7 @@ def test_another_c_library_is_left_as_it_is(fault: type[Exception], monkeypatch:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(loader.compiler() is None, reason="no C++ compiler to take OpenMP away from")
 def test_a_compiler_without_openmp_gives_kernels_of_one_thread_and_says_so(tmp_path: Path) -> None:
     """As Apple's clang, which refuses -fopenmp."""

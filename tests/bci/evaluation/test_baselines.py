@@ -37,7 +37,7 @@ def p_of(name: str, trials: TrialSplits, config: BaselinesConfig | None = None) 
     return sentence_permutation(written, WordWeights(train.texts), 199).p
 
 
-@pytest.mark.parametrize("name", ["ridge", "word_retrieval"])
+@pytest.mark.parametrize("name", ["ridge", pytest.param("word_retrieval", marks=pytest.mark.slow)])
 def test_linear_decoders_find_a_strong_signal_and_none_without(name: str, strong: TrialSplits) -> None:
     assert p_of(name, strong) < 0.05
     assert sorted(p_of(name, splits(0.0, seed)) for seed in (1, 2, 3))[1] > 0.05  # one of three may be small by chance

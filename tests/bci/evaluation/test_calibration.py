@@ -147,6 +147,7 @@ def test_false_positive_rates_and_power_are_those_of_a_calibrated_test(capsys):
     assert planted[0.02]["beats_noise_control"] >= 18  # of 20
 
 
+@pytest.mark.slow
 def test_a_small_calibration_tells_every_figure():
     said = []
     found = calibrate(synthetic_pool(), null_runs=1, power_runs=1, world_runs=1, confound_runs=1, say=said.append)
