@@ -134,14 +134,22 @@ def cache(config: DataConfig) -> None:
     vision_data.cache(config.dataset, training.data, features, config.processes)
 
 
-def check(config: DataConfig) -> None:
-    """Print what is there. Exits with 1 after one line for each problem."""
+def source_unless_eeg(config: DataConfig, what: str) -> Any:
+    """The source of a data set of speech or vision; None where it is EEG, whose module has then done `what`."""
     if config.dataset in EEG:
-        import_module(EEG[config.dataset]).check(config)
-        return
+        getattr(import_module(EEG[config.dataset]), what)(config)
+        return None
     source = source_of(config)
     if package_of(source) == "bci":
-        import_module(EEG_KINDS[kind_of("data", source)]).check(config, source)
+        getattr(import_module(EEG_KINDS[kind_of("data", source)]), what)(config, source)
+        return None
+    return source
+
+
+def check(config: DataConfig) -> None:
+    """Print what is there. Exits with 1 after one line for each problem."""
+    source = source_unless_eeg(config, "check")
+    if source is None:
         return
     if package_of(source) == "vision":
         from spikeloom.pipelines.datasets import vision as vision_data
@@ -242,12 +250,8 @@ def class_counts(splits: SpeechSplits[Any]) -> dict[str, np.ndarray]:
 
 def describe(config: DataConfig) -> None:
     """Write the page."""
-    if config.dataset in EEG:
-        import_module(EEG[config.dataset]).describe(config)
-        return
-    source = source_of(config)
-    if package_of(source) == "bci":
-        import_module(EEG_KINDS[kind_of("data", source)]).describe(config, source)
+    source = source_unless_eeg(config, "describe")
+    if source is None:
         return
     if package_of(source) == "vision":
         from spikeloom.pipelines.datasets import vision as vision_data

@@ -33,7 +33,7 @@ class ComparedRun:
 
     @property
     def accuracy(self) -> float | None:
-        """On the test set, 0…1; None for a model that is no classifier."""
+        """Accuracy on the test set, from 0 to 1; None for a model that does not classify."""
         value = self.result.get("test_accuracy")
         return float(value) if isinstance(value, int | float) else None
 
