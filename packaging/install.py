@@ -4,11 +4,14 @@
 
 Every file is compared with packaging/lock; torch and torchaudio come last, without hashes (packaging/lock/torch.txt).
 Where the locked set does not fit (another platform, Python or index), one line says so and pip resolves within the
-bounds of pyproject.toml. A file whose hash differs is never installed: that stops.
+bounds of pyproject.toml. A file whose hash differs is never installed: that stops. A home that cannot be written is no
+obstacle: pip's cache is then left out.
 """
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +25,22 @@ def pip(*arguments: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return done.returncode, (done.stderr + done.stdout).strip()
+
+
+def can_be_written(folder: Path) -> bool:
+    """Whether files can be made in `folder`, which is made if it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def pip_cache() -> Path:
+    """Where pip keeps what it downloads and builds, from what it says itself; it fails where it may not write there."""
+    command = [sys.executable, "-m", "pip", "cache", "dir"]
+    return Path(subprocess.run(command, capture_output=True, text=True).stdout.strip() or os.devnull)
 
 
 def steps(extras: Sequence[str]) -> list[tuple[str, ...]]:
@@ -44,6 +63,8 @@ def main(extras: Sequence[str]) -> int:
     if list(extras) not in ([], ["dev"], ["dev", "docs"]):
         print(f"spikeloom: got {' '.join(extras)}; use `python packaging/install.py [dev [docs]]`")
         return 2
+    if not can_be_written(pip_cache()):
+        os.environ["PIP_NO_CACHE_DIR"] = "1"
     for arguments in steps(extras):
         status, said = pip(*arguments)
         if DIFFERS in said:

@@ -238,6 +238,12 @@ class KeywordSpotter:
             self.decision.init_state(),
         )  # fmt: skip
 
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Do once what the first word would have to wait for: kernels are compiled, buffers allocated."""
+        features, _ = self.front_end.step(torch.zeros(self.front_end.config.win_length), self.front_end.init_state())
+        self.model.stream(features[:, None], None)
+
     def step(self, samples: Tensor, state: SpotterState) -> tuple[list[Detection], SpotterState]:
         """The next samples [n], any number of them -> what was recognised in them. Chunks do not change the outcome."""
         found: list[Detection] = []

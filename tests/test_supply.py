@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_the_lock_files_name_no_package_twice_for_one_python() -> None:
 )
 def test_another_file_stops_the_installation_and_another_platform_falls_back(
     failing: str, said: str, status: int, asked: int, printed: str,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     install, steps, fallback = script("install"), [], []
 
@@ -94,10 +95,25 @@ def test_another_file_stops_the_installation_and_another_platform_falls_back(
         return (1, said) if failing and any(failing in a for a in arguments) else (0, "")
 
     monkeypatch.setattr(install, "pip", pip)
+    monkeypatch.setattr(install, "pip_cache", lambda: tmp_path)
     monkeypatch.setattr(install.subprocess, "call", lambda command, **options: fallback.append(command) or 0)
     assert (install.main(["dev"]), len(steps)) == (status, asked)
     assert printed in capsys.readouterr().out and len(fallback) == (1 if failing and not status else 0)
     assert all("--require-hashes" in step for step in steps[:2])
+
+
+def test_a_home_that_cannot_be_written_costs_only_the_cache_of_pip(tmp_path: Path, monkeypatch) -> None:
+    install, file = script("install"), tmp_path / "file"
+    file.touch()
+    monkeypatch.setattr(install, "pip", lambda *arguments: (0, ""))
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "")  # as it is again afterwards
+    for name in ("PIP_CACHE_DIR", "XDG_CACHE_HOME", "PIP_NO_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(file))
+    assert install.main([]) == 0 and os.environ["PIP_NO_CACHE_DIR"] == "1"
+    monkeypatch.delenv("PIP_NO_CACHE_DIR")
+    monkeypatch.setattr(install, "pip_cache", lambda: tmp_path / "cache")
+    assert install.main([]) == 0 and "PIP_NO_CACHE_DIR" not in os.environ
 
 
 def test_the_bill_of_materials_lists_everything_that_is_needed_with_its_licence(tmp_path: Path) -> None:

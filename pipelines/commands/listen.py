@@ -59,6 +59,7 @@ def run(config: ListenConfig) -> None:
         "listen: %s with the words %s; %s at %d Hz", load_config(Path(config.run)).name,
         first_few(trained.class_names, 12), config.wav or "the microphone", rate_hz,
     )  # fmt: skip
+    spotter.warm_up()
     if config.wav:
         session = listen(spotter, of_length(stream_audio(config.wav, rate_hz), hop))
     else:

@@ -140,6 +140,8 @@ def read_workload(config: SimulateConfig) -> tuple[Workload, Path]:
         return workload_of(kind, config), default_folder(kind, config) / "sim"
     if config.workload is not None:
         path = Path(config.workload)
+        if key := {".onnx": "onnx", ".nir": "nir", ".pt2": "program"}.get(path.suffix):
+            raise ValueError(f"workload={path} is not a workload.json; do {key}={path}")
         return Workload.from_json(path), path.parent.parent / "sim"
     if config.network not in PUBLISHED:
         raise ValueError(f"network={config.network} is unknown; use one of {', '.join(PUBLISHED)}")

@@ -121,6 +121,7 @@ def test_keys_of_a_chip_change_it() -> None:
         (["mapping.style=magic"], ["mapping.style", "'magic'", "balanced"]),
         (["mapping.replicas=99"], ["99 copies"]),
         (["what=dance"], ["what=dance", "conformance"]),
+        (["workload=net.onnx"], ["onnx=net.onnx"]),
         (["network=s_resnet18"], ["one workload is needed", "workload=RUN"]),
     ],
 )

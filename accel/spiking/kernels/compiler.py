@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+log = logging.getLogger("spikeloom")
 SOURCE = Path(__file__).with_name("lif.cpp")
 _HEADERS = tuple(Path(__file__).with_name(name) for name in ("clones.h", "numbers.h"))  # read before every source
 FLAGS = (
@@ -140,6 +142,7 @@ def _write(path: Path, text: str) -> None:
 
 def _compile(cxx: str, command: list[str], source: Path, target: Path) -> None:
     """Compile `source` to `target`, which appears whole. Raises BuildError with the compiler's words."""
+    log.info("compiling %s for this machine, once; it takes up to a minute", source.name)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         built = Path(scratch) / "kernel.so"
         included = [part for header in _HEADERS for part in ("-include", str(header))]

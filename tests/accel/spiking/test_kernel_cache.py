@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spikeloom.accel.spiking.kernels.compiler import compiler
+from spikeloom.accel.spiking.kernels.compiler import build, compiler, writable_cache
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 SOURCE = 'extern "C" int answer() { return 42; }\n'
@@ -55,6 +55,18 @@ def test_a_damaged_library_is_built_again_and_never_loaded(source: Path, tmp_pat
         library.write_bytes(whole[: len(whole) // 3] if damage == "cut" else b"")
     assert answer(start(source, SPIKELOOM_CACHE=str(cache))) == "42"
     assert library.stat().st_size > 5004
+
+
+def test_a_build_is_reported_and_a_cached_library_is_not(source: Path, tmp_path: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setenv("SPIKELOOM_CACHE", str(tmp_path / "cache"))
+    for reported in (True, False):
+        writable_cache.cache_clear()
+        build.cache_clear()
+        caplog.clear()
+        with caplog.at_level("INFO", "spikeloom"):
+            assert build(source, "answer").answer() == 42
+        assert ("compiling answer.cpp" in caplog.text) == reported
+    writable_cache.cache_clear()
 
 
 def test_processes_that_need_it_at_once_build_it_once(source: Path, tmp_path: Path) -> None:
