@@ -26,6 +26,13 @@ def valid_steps(lengths: Tensor, steps: int) -> Tensor:
     return torch.arange(steps, device=lengths.device)[:, None] < lengths
 
 
+def padding_mask(lengths: Tensor | None, steps: int) -> Tensor | None:
+    """What a model masks steps with: `valid_steps`, or None where no step is padding, which is the same and faster."""
+    if lengths is None or (not torch.compiler.is_compiling() and bool((lengths >= steps).all())):
+        return None
+    return valid_steps(lengths, steps)
+
+
 def log_mean_probability(logits: Tensor, lengths: Tensor | None = None) -> Tensor:
     """log of the mean over valid steps of softmax(logits[t]): [T, B, classes] -> [B, classes], by log-sum-exp."""
     log_p = F.log_softmax(logits, dim=2)

@@ -20,7 +20,7 @@ from spikeloom.accel.spiking.functional import LIFParameters, LIFState
 from spikeloom.accel.spiking.neuron import ParametricLIF
 from spikeloom.accel.spiking.norm import LinearNorm, mask_steps
 from spikeloom.accel.spiking.surrogate import ATan
-from spikeloom.speech.models.readout import check_readout, valid_steps
+from spikeloom.speech.models.readout import check_readout, padding_mask
 
 
 @dataclass
@@ -79,7 +79,7 @@ class GRUNetwork(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_frames(x, self.n_inputs)
-        x = mask_steps(x, None if lengths is None else valid_steps(lengths, x.shape[0]))
+        x = mask_steps(x, padding_mask(lengths, x.shape[0]))
         for layer in self.layers:
             x = self.dropout(layer(x))
         return self.head(x)
@@ -154,7 +154,7 @@ class LIFNetwork(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_frames(x, self.n_inputs)
-        mask = None if lengths is None else valid_steps(lengths, x.shape[0])
+        mask = padding_mask(lengths, x.shape[0])
         x = mask_steps(x, mask)
         for layer in self.layers:
             x = self.dropout(layer(x, mask))

@@ -31,7 +31,7 @@ from spikeloom.accel.spiking.functional import LIFParameters
 from spikeloom.accel.spiking.neuron import LIF
 from spikeloom.accel.spiking.norm import LinearNorm, SequenceBatchNorm, mask_steps
 from spikeloom.accel.spiking.surrogate import ATan
-from spikeloom.speech.models.readout import check_readout, valid_steps
+from spikeloom.speech.models.readout import check_readout, padding_mask
 from spikeloom.speech.models.spikescr import TimeConv
 
 VALUE_KERNELS = {"shd": (9, 1), "ssc": (7, 1), "gsc": (9, 3)}  # form -> kernel over (time, features of a head)
@@ -239,7 +239,7 @@ class SpikCommander(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", t
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if x.dim() != 3 or x.shape[2] != self.n_inputs:
             raise ValueError(f"expected frames [T, B, {self.n_inputs}], got {tuple(x.shape)}; check the front end")
-        mask = None if lengths is None else valid_steps(lengths, x.shape[0])
+        mask = padding_mask(lengths, x.shape[0])
         x = self.embedding(x, mask)
         for block in self.blocks:
             x = block(x, mask)

@@ -25,7 +25,7 @@ from spikeloom.accel.spiking.functional import LIFParameters, LIFState
 from spikeloom.accel.spiking.neuron import LIF, ParametricLIF
 from spikeloom.accel.spiking.norm import LinearNorm, SequenceBatchNorm, mask_steps
 from spikeloom.accel.spiking.surrogate import ATan
-from spikeloom.speech.models.readout import check_readout, valid_steps
+from spikeloom.speech.models.readout import check_readout, padding_mask
 from spikeloom.speech.models.readout import log_mean_probability as log_mean_probability
 
 
@@ -322,7 +322,7 @@ class SpikeSCR(nn.Module, PyTorchModelHubMixin, library_name="spikeloom", tags=[
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        mask = None if lengths is None else valid_steps(lengths, x.shape[0])
+        mask = padding_mask(lengths, x.shape[0])
         return self._run(x, mask, None)[0]
 
     def stream(self, x: Tensor, state: SpikeSCRState | None = None) -> tuple[Tensor, SpikeSCRState]:

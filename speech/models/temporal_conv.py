@@ -29,7 +29,7 @@ from spikeloom.accel.spiking.functional import LIFParameters
 from spikeloom.accel.spiking.neuron import LIF, ParametricLIF
 from spikeloom.accel.spiking.norm import SequenceBatchNorm, mask_steps
 from spikeloom.accel.spiking.surrogate import ATan
-from spikeloom.speech.models.readout import check_readout, valid_steps
+from spikeloom.speech.models.readout import check_readout, padding_mask
 
 
 @dataclass
@@ -186,7 +186,7 @@ class TemporalConvNet(nn.Module, PyTorchModelHubMixin, library_name="spikeloom",
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if x.dim() != 3 or x.shape[2] != self.n_inputs:
             raise ValueError(f"expected frames [T, B, {self.n_inputs}], got {tuple(x.shape)}; check the front end")
-        mask = None if lengths is None else valid_steps(lengths, x.shape[0])
+        mask = padding_mask(lengths, x.shape[0])
         x, mask = self.stem(x, mask), strided(mask, self.config.stem_stride)
         if self.config.shortcut == "spikes":
             x = self.stem_neurons(x)

@@ -9,9 +9,17 @@ from torch import Tensor, nn
 
 from spikeloom.accel.analysis.operations import OperationCounter
 from spikeloom.speech.energy import _gru_gates
+from spikeloom.speech.models import recurrent, temporal_conv
 from spikeloom.speech.models.loading import load_model
 from spikeloom.speech.models.prediction import layer_name, record_spikes
-from spikeloom.speech.models.readout import log_mean_probability, mean_logits, output_lengths, read_out
+from spikeloom.speech.models.readout import (
+    log_mean_probability,
+    mean_logits,
+    output_lengths,
+    padding_mask,
+    read_out,
+    valid_steps,
+)  # fmt: skip
 from spikeloom.speech.models.recurrent import GRUConfig, GRULayer, LIFNetworkConfig
 from spikeloom.speech.models.spikescr import SpikeSCRConfig
 from spikeloom.speech.models.temporal_conv import TemporalConvConfig
@@ -144,6 +152,26 @@ def test_spikes_of_every_population_are_recorded_over_all_steps(name: str) -> No
     assert {len(s) for s in spikes.values()} <= {41, 21}
     assert all(set(s.ravel().tolist()) <= {0.0, 1.0} for s in spikes.values())
     assert record_spikes(built("cnn", torch.float32), frames()[:, 0].float()) == {}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_clips_without_padding_train_bit_for_bit_as_with_a_mask_of_all_steps(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, lengths = frames(12).float(), torch.tensor([12, 12, 12])
+    assert padding_mask(lengths, 12) is None
+    assert padding_mask(lengths - torch.tensor([0, 1, 0]), 12) is not None
+
+    def trained() -> list[Tensor]:
+        model = built(name, torch.float32).train()
+        log_p = read_out(model, model(x, lengths), lengths)
+        log_p[:, 0].sum().backward()
+        return [log_p.detach(), *(p.grad for p in model.parameters() if p.grad is not None), *model.buffers()]
+
+    unmasked = trained()
+    for module in (temporal_conv, recurrent):
+        monkeypatch.setattr(module, "padding_mask", valid_steps)
+    assert all(torch.equal(a, b) for a, b in zip(unmasked, trained(), strict=True))
 
 
 def test_a_strided_network_tells_how_long_its_output_is() -> None:

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from spikeloom.speech.models.readout import valid_steps
 from spikeloom.speech.models.spikescr import (
     Neurons,
     SpikeSCR,
     SpikeSCRConfig,
     SpikingAttention,
     log_mean_probability,
-    valid_steps,
 )
 
 INPUTS, CLASSES = 12, 5
