@@ -12,7 +12,8 @@ def print_environment(threads: int = 0) -> None:
     """Five lines; `threads` as a training takes them, 0: $OMP_NUM_THREADS or all cores."""
     wished = os.environ.get("OMP_NUM_THREADS", "")
     used = threads or (int(wished) if wished.isdecimal() else 0) or cores()
-    print(f"backend    {backend()} (compiler {compiler.compiler()}, cache {compiler.cache_dir()})")
+    units = compiler.simd_name() or "any processor"
+    print(f"backend    {backend()} (compiler {compiler.compiler()}, for {units}, cache {compiler.cache_dir()})")
     print(f"threads    {used} of {os.cpu_count()} processors")
     print(f"torch      {version('torch')}, CUDA {'available' if has_cuda() else 'not available'}")
     print(f"python     {platform.python_version()} on {platform.platform()}")

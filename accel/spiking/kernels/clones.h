@@ -1,12 +1,19 @@
-// Read before every kernel. A function marked CLONES is compiled for several processors and chosen when it is loaded, one
-// marked AVX512 for those alone that have it (HAS_AVX512, HAS_AVX2: asked at run time, 0 where the compiler made no
-// clones); what either calls must be INLINE (or an INLINE_LAMBDA) to be compiled with it.
+// Read before every kernel. A function marked CLONES is compiled for this processor: for the one whose LEVEL the
+// compiler was told (4: x86-64-v4, AVX-512; 3: x86-64-v3, AVX2; see compiler.py), else for all, and chosen when it is
+// loaded. One marked AVX512 is compiled for processors that have it alone (HAS_AVX512, HAS_AVX2: 0 where nothing is
+// known); what either calls must be INLINE (or an INLINE_LAMBDA) to be compiled with it.
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #define AVX512 __attribute__((target("arch=x86-64-v4")))
+#ifdef LEVEL
+#define CLONES
+#define HAS_AVX512 (LEVEL >= 4)
+#define HAS_AVX2 (LEVEL >= 3)
+#else
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #define HAS_AVX512 (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"))
 #define HAS_AVX2 (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+#endif
 #else
 #define CLONES
 #define AVX512

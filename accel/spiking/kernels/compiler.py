@@ -1,7 +1,8 @@
 """Compiles C++ kernels on first use and caches the libraries. Knows no torch.
 
 Needs a C++ compiler (`$CXX`, g++ or clang++). One without OpenMP, such as Apple's clang, gives kernels of one thread,
-which is said once. `$SPIKELOOM_CACHE` moves the cache.
+which is said once. `$SPIKELOOM_CACHE` moves the cache. On Linux g++ compiles for the vector units of this processor
+alone, AVX-512, AVX2 or neither; `$SPIKELOOM_SIMD` = avx512 | avx2 | none chooses one that the processor has.
 """
 
 import atexit
@@ -35,6 +36,14 @@ FLAGS = (
 )
 
 
+# Vector units, widest first: the processor's flags in /proc/cpuinfo that stand for the level of x86-64 that has them.
+LEVELS = {
+    "avx512": (4, {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+    "avx2": (3, {"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}),
+    "none": (1, set[str]()),
+}
+
+
 class BuildError(RuntimeError):
     """The kernel could not be compiled or loaded; the message holds the compiler's own words."""
 
@@ -43,6 +52,48 @@ def compiler() -> str | None:
     """Path of the C++ compiler in use, or None."""
     candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "c++", "clang++"]
     return next((path for path in map(shutil.which, candidates) if path), None)
+
+
+def simd(cxx: str) -> list[str]:
+    """Options for the vector units to compile for; none where functions are cloned for all processors."""
+    name = simd_name()
+    if name is None or not _is_gcc(cxx):
+        return []
+    number = LEVELS[name][0]
+    return [f"-DLEVEL={number}", *([f"-march=x86-64-v{number}"] if number > 1 else [])]
+
+
+def simd_name() -> str | None:
+    """`$SPIKELOOM_SIMD`, else the widest of LEVELS that this processor has; None where it is not known.
+
+    Raises ValueError where `$SPIKELOOM_SIMD` names what there is not.
+    """
+    wanted, there = os.environ.get("SPIKELOOM_SIMD"), levels()
+    if wanted and wanted not in there:
+        what = "not on this processor" if wanted in LEVELS else "unknown"
+        raise ValueError(f"SPIKELOOM_SIMD={wanted}: {what}; use {', '.join(there) or 'no such variable here'}")
+    return wanted or (there[0] if there else None)
+
+
+@cache
+def levels() -> list[str]:
+    """Names of LEVELS that this processor has, widest first; none where it is not known."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return []
+    try:
+        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text("ascii", "replace"), re.MULTILINE)
+    except OSError:
+        return []
+    flags = set(found[1].split()) if found else set()
+    return [name for name, (_, needed) in LEVELS.items() if needed <= flags] if flags else []
+
+
+@cache
+def _is_gcc(cxx: str) -> bool:
+    """Of version 12 or later, which knows the levels. Clang calls itself compatible with an old gcc."""
+    told = subprocess.run([cxx, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True).stdout
+    version = re.search(r"^#define __GNUC__ (\d+)$", told, re.MULTILINE)
+    return "__clang__" not in told and version is not None and int(version[1]) >= 12
 
 
 def cache_dir() -> Path:
@@ -75,7 +126,7 @@ def build(source: Path, name: str, *options: str) -> ctypes.CDLL:
     cxx = compiler()
     if cxx is None:
         raise BuildError("no C++ compiler found; install g++ or set $CXX")
-    command = [cxx, *FLAGS, *options]
+    command = [cxx, *FLAGS, *simd(cxx), *options]
     told = repr([command, platform.machine()]).encode()
     read = b"".join(path.read_bytes() for path in (source, *_HEADERS))
     key = hashlib.sha256(read + told).hexdigest()[:16]

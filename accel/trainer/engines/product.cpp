@@ -93,25 +93,37 @@ INLINE __attribute__((target("arch=x86-64-v4"))) __m512 round_wide(__m512 x) {
     return _mm512_cvtph_ps(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
-// Terms of one fold from a[0] and b[0] on, of which those in `used` are not zero (one at least), summed by a tree.
-template <int V, int N, bool HALF>
+// Terms of N rows from a[0] and b[0] on, summed by a tree; all of them, or those in `used`, which are not zero (one at least).
+template <int V, int N, bool HALF, bool ALL>
+INLINE __attribute__((target("arch=x86-64-v4"))) Vectors<V> tree(const float* a, const float* b, int64_t stride,
+                                                               uint32_t used, __mmask16 last);
+
+// Half a fold as a call: a whole tree with all its ways in one function takes the compiler five times as long.
+template <int V, bool HALF>
+__attribute__((noinline)) AVX512 Vectors<V> half_tree(const float* a, const float* b, int64_t stride, uint32_t used,
+                                                      __mmask16 last) {
+    return tree<V, 8, HALF, false>(a, b, stride, used, last);
+}
+
+template <int V, int N, bool HALF, bool ALL>
 INLINE __attribute__((target("arch=x86-64-v4"))) Vectors<V> tree(const float* a, const float* b, int64_t stride,
                                                                uint32_t used, __mmask16 last) {
     Vectors<V> out;
     if constexpr (N == 1) {
         for (int i = 0; i < V; ++i) out.v[i] = _mm512_maskz_loadu_ps(i + 1 < V ? 0xffff : last, b + 16 * i);
-        if (*a != 1.0f) {
+        if (ALL || *a != 1.0f) {
             const __m512 factor = _mm512_set1_ps(*a);
             for (int i = 0; i < V; ++i) out.v[i] = round_wide(_mm512_mul_ps(factor, out.v[i]));
         }
         return out;
     } else {
         constexpr int M = N / 2;
+        constexpr auto part = N == 16 && !ALL ? half_tree<V, HALF> : tree<V, M, HALF, ALL>;
         const uint32_t low = used & ((1u << M) - 1), high = used >> M;
-        if (!high) return tree<V, M, HALF>(a, b, stride, low, last);
-        if (!low) return tree<V, M, HALF>(a + M, b + M * stride, stride, high, last);
-        out = tree<V, M, HALF>(a, b, stride, low, last);
-        const Vectors<V> other = tree<V, M, HALF>(a + M, b + M * stride, stride, high, last);
+        if (!ALL && !high) return part(a, b, stride, low, last);
+        if (!ALL && !low) return part(a + M, b + M * stride, stride, high, last);
+        out = part(a, b, stride, low, last);
+        const Vectors<V> other = part(a + M, b + M * stride, stride, high, last);
         for (int i = 0; i < V; ++i) {
             out.v[i] = _mm512_add_ps(out.v[i], other.v[i]);
             if (HALF) out.v[i] = round_wide(out.v[i]);
@@ -133,7 +145,9 @@ AVX512 void block_wide(const Product& p, int64_t n0, __mmask16 last, int64_t k0,
             const uint32_t used = _mm512_mask_cmp_ps_mask(there, _mm512_maskz_loadu_ps(there, a + k),
                                                           _mm512_setzero_ps(), _CMP_NEQ_UQ);
             if (!used) continue;
-            const Vectors<V> sum = tree<V, 16, HALF>(a + k, p.b + k * p.n + n0, p.n, used, last);
+            const float* b = p.b + k * p.n + n0;
+            const Vectors<V> sum = used == 0xffff ? tree<V, 16, HALF, true>(a + k, b, p.n, used, last)
+                                                  : tree<V, 16, HALF, false>(a + k, b, p.n, used, last);
             for (int j = 0; j < V; ++j) {
                 total[j] = _mm512_add_ps(total[j], sum.v[j]);
                 if (HALF) total[j] = round_wide(total[j]);

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spikeloom.accel.spiking.kernels.compiler import build, compiler, writable_cache
+from spikeloom.accel.spiking.kernels.compiler import build, compiler, levels, simd, simd_name, writable_cache
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 SOURCE = 'extern "C" int answer() { return 42; }\n'
@@ -92,3 +92,35 @@ def test_a_cache_that_was_asked_for_and_cannot_be_written_is_an_error(source: Pa
     process = start(source, SPIKELOOM_CACHE=str(tmp_path / "taken"))
     _, err = process.communicate(timeout=240)
     assert process.returncode != 0 and "$SPIKELOOM_CACHE" in err
+
+
+# --- vector units -----------------------------------------------------------------------------------------------------
+
+
+def test_kernels_are_compiled_for_this_processor_or_for_what_is_chosen_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPIKELOOM_SIMD", raising=False)
+    if not levels():
+        assert simd_name() is None and simd(str(compiler())) == []
+        return
+    assert simd_name() == levels()[0] and levels()[-1] == "none"
+    monkeypatch.setenv("SPIKELOOM_SIMD", "none")
+    assert simd(str(compiler())) in ([], ["-DLEVEL=1"])
+    monkeypatch.setenv("SPIKELOOM_SIMD", "neon")
+    with pytest.raises(ValueError, match=f"SPIKELOOM_SIMD=neon: unknown; use {', '.join(levels())}"):
+        simd_name()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", levels()[1:] or [pytest.param("none", marks=pytest.mark.skip(reason="no x86-64"))])
+def test_kernels_are_right_on_narrower_vector_units(name: str) -> None:
+    """Everything that this processor's own kernels are tested with; golden files, too."""
+    folder = Path(__file__).parent
+    files = [
+        *(folder / f"test_{n}.py" for n in ("ops", "events", "winograd", "batch_norm", "norm_dropout", "lif_golden"))
+    ]
+    files += [folder.parent / "trainer/engines/test_arithmetic.py", folder.parents[1] / "speech/test_cochlea.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "not slow", *map(str, files)], text=True, capture_output=True,
+        env={**os.environ, "SPIKELOOM_SIMD": name, "OMP_NUM_THREADS": "1"}, cwd=folder.parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from spikeloom.accel.spiking.events import SpikeConv2d
+from spikeloom.accel.spiking.events import SpikeConv2d, dense_from
 from spikeloom.accel.spiking.kernels import loader
 from spikeloom.accel.spiking.winograd import pays, winograd_conv
 from tests.timing import least_s
@@ -59,6 +59,7 @@ def test_a_picture_does_not_reach_the_others():
     assert torch.equal(broken[5:], whole[5:])
 
 
+@pytest.mark.skipif(loader.compiler() is None or dense_from(3) == 0, reason="without AVX2 always dense")
 def test_a_gradient_of_many_pixels_comes_this_way_and_is_that_of_the_dense_layer(monkeypatch):
     torch.manual_seed(0)
     layer = SpikeConv2d(16, 24, 3, padding=1)
