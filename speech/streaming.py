@@ -1,4 +1,4 @@
-"""Keywords in a sound that goes by: causal log-mel frames, an onset gate, SpikeSCR frame by frame, a decision.
+"""Keywords in a sound that goes by: causal log-mel frames, an onset gate, a SpikeSCR, a decision.
 
     frames      those of `LogMel` with causal=true, chunk by chunk
     gate        a word begins where the frame power stands `onset_db` above the least of the last `background_s`
@@ -261,32 +261,54 @@ class KeywordSpotter:
         level_db, front_end = self.front_end.level(samples, state.front_end)
         state = state._replace(front_end=front_end)
         said: list[Tensor | None] = []
-        for frame in level_db:
-            posterior, state = self._hear(frame, state)
-            said.append(posterior)
+        waiting: list[Tensor] = []  # frames of one word that the gate has let through and the model has not heard
+        model, peak_db = (state.word.model, state.word.peak_db) if state.word else (None, None)
+        for frame, now_db in zip(level_db, power_db(level_db).tolist(), strict=True):
+            heard, begins, state = self._gate(frame, now_db, state)
+            if waiting and (begins or heard is None):
+                said += self._hear(waiting, model, peak_db)[0]
+                waiting = []
+            if begins:
+                model, peak_db = None, None
+            if heard is None:
+                said.append(None)
+            else:
+                waiting.append(heard)
+        if waiting:
+            posteriors, model, peak_db = self._hear(waiting, model, peak_db)
+            said += posteriors
+        if state.word:
+            state = state._replace(word=state.word._replace(model=model, peak_db=peak_db))
         return said, state
 
-    def _hear(self, frame: Tensor, state: SpotterState) -> tuple[Tensor | None, SpotterState]:
-        """One frame in dB [n_mels]: gate and model."""
-        now = float(power_db(frame))
-        loud = now >= min(state.power_db) + self.config.onset_db
+    def _gate(self, frame: Tensor, now_db: float, state: SpotterState) -> tuple[Tensor | None, bool, SpotterState]:
+        """One frame in dB [n_mels] and its power -> the frames [>= 1, n_mels] that the model shall hear, or None;
+        whether a word begins with them; and the state, in which the model's own is left as it was."""
+        loud = now_db >= min(state.power_db) + self.config.onset_db
         recent = torch.cat((state.recent, frame[None]))[-self.preroll :]
         state = state._replace(
-            frames=state.frames + 1, power_db=(*state.power_db[1:], now), recent=recent,
+            frames=state.frames + 1, power_db=(*state.power_db[1:], now_db), recent=recent,
             loud=state.loud + 1 if loud else 0,
         )  # fmt: skip
-        word, heard = state.word, frame[None]
+        word, heard, begins = state.word, frame[None], False
         if word is None and state.loud >= self.loud_frames:
-            word, heard = Word(None, None, 0, 0), recent
+            word, heard, begins = Word(None, None, 0, 0), recent, True
         elif word is not None and word.steps >= self.longest:
-            word = Word(None, None, 0, word.quiet)
+            word, begins = Word(None, None, 0, word.quiet), True
         if word is None:
-            return None, state
-        features, peak_db = self.front_end.log_mel.scale_so_far(heard, word.peak_db)
-        logits, model = self.model.stream(features[:, None], word.model)
+            return None, False, state
         quiet = 0 if loud else word.quiet + 1
-        word = Word(model, peak_db, word.steps + len(heard), quiet) if quiet < self.hangover else None
-        return logits[:, 0].softmax(1), state._replace(word=word)
+        left = word._replace(steps=word.steps + len(heard), quiet=quiet) if quiet < self.hangover else None
+        return heard, begins, state._replace(word=left)
+
+    def _hear(
+        self, waiting: list[Tensor], model: SpikeSCRState | None, peak_db: Tensor | None
+    ) -> tuple[list[Tensor], SpikeSCRState, Tensor | None]:
+        """Frames of one word -> posteriors [>= 1, classes] for each of `waiting`, and what the model and the front end
+        remember. All at once: a frame alone costs as much as ten together."""
+        features, peak_db = self.front_end.log_mel.scale_so_far(torch.cat(waiting), peak_db)
+        logits, model = self.model.stream(features[:, None], model)
+        return list(logits[:, 0].softmax(1).split([len(heard) for heard in waiting])), model, peak_db
 
     def finish(self, state: SpotterState) -> list[Detection]:
         """The sound is over: a score that was still settling has settled."""

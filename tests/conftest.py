@@ -1,5 +1,6 @@
 """Where the shared test data lie, and how a test asks for them."""
 
+import gc
 import logging
 import os
 import random
@@ -12,6 +13,16 @@ from absl import logging as absl_logging
 
 # absl, which rouge-score brings, closes the stream it met at its import when logging is set up anew: here, pytest's.
 absl_logging.PythonHandler.close = logging.StreamHandler.close
+
+
+def pytest_collection_finish() -> None:
+    """What was imported to find the tests stays to the end: the collector need not walk through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 @pytest.hookimpl(tryfirst=True)

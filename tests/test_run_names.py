@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,40 +55,78 @@ def in_project(project: Path, endpoint: str, *arguments: str, home: str = "home"
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def pushed(project: Path, server: Hub) -> Hub:
-    """The hub after the examples of `push` and a push of both runs; the decoder goes to the branch v1."""
-    program = """
-import doctest, spikeloom
+WORDS = {
+    "hf://someone/nobody": "cannot be fetched", "hf://someone/bert@nowhere": "cannot be fetched",
+    "hf://digits": "names no repository", "hf://../../etc/passwd": "names no repository",
+    "hf://someone/bert": "is not a model of spikeloom (no model.safetensors)",
+    "builtin:nothing": "no built-in model is called 'nothing'", "runs/nothing": "no such run directory",
+}  # fmt: skip
+SPOKEN = """
+import contextlib, io, json
+from spikeloom.pipelines.cli import main
+
+def spoken(*command):
+    status, lines = 0, io.StringIO()
+    with contextlib.redirect_stderr(lines):
+        try:
+            main(list(command))
+        except SystemExit as end:
+            status = end.code
+    return [str(status), *lines.getvalue().splitlines()]
+
+"""
+PROGRAM = f"""
+import doctest, spikeloom, torch
 from spikeloom.pipelines.api import hub
 failed, tried = doctest.testmod(hub)
 assert tried and not failed
 spikeloom.push("runs/decoder", "someone/decoder", license="cc-by-4.0", revision="v1")
-"""
-    done = in_project(project, server.url, "-c", program)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return server
 
-
-def test_models_come_back_from_a_hub_with_equal_weights_and_front_ends(project: Path, pushed: Hub) -> None:
-    digits, decoder = pushed.heads["someone/digits", "main"], pushed.heads["someone/decoder", "v1"]
-    program = f"""
-import spikeloom, torch
-for name, revision in (("digits", "{digits}"), ("decoder", "v1")):
+equal = []
+for name, revision in (("digits", "main"), ("decoder", "v1")):
     there, here = spikeloom.load(f"hf://someone/{{name}}@{{revision}}"), spikeloom.load(f"runs/{{name}}")
-    assert there.features == here.features and there.class_names == here.class_names
     weights = here.model.state_dict()
-    assert all(torch.equal(value, weights[key]) for key, value in there.model.state_dict().items())
-assert isinstance(spikeloom.pipeline("hf://someone/decoder@v1")(torch.randn(9, 840)), str)
+    equal.append(there.features == here.features and there.class_names == here.class_names)
+    equal.append(all(torch.equal(value, weights[key]) for key, value in there.model.state_dict().items()))
+text = spikeloom.pipeline("hf://someone/decoder@v1")(torch.randn(9, 840))
+
+said = dict()
+for name in {list(WORDS)!r}:
+    try:
+        spikeloom.load(name)
+    except ValueError as error:
+        said[name] = str(error)
+
+verbs = [
+    spoken("push", "run=runs/digits", "repo=someone/verbs", "license=apache-2.0"),
+    spoken("evaluate", "run=hf://someone/verbs", "split=valid"),
+]
+print(json.dumps(dict(equal=equal, text=text, said=said, verbs=verbs)))
 """
-    loaded = in_project(project, pushed.url, "-c", program)
-    assert loaded.returncode == 0, loaded.stderr
-    assert "tokenizer.json" in pushed.repos["someone/decoder"][decoder]
-    assert {"config.yaml", "config.json", "model.safetensors"} <= set(pushed.repos["someone/digits"][digits])
 
 
-def test_card_has_licence_task_accuracy_energy_and_use(pushed: Hub) -> None:
-    card = pushed.repos["someone/digits"][pushed.heads["someone/digits", "main"]]["README.md"].decode()
+@pytest.fixture(scope="module")
+def told(project: Path, server: Hub) -> dict[str, Any]:
+    """What one process found that ran the examples of `push`, pushed both runs, the decoder to the branch v1, loaded
+    them, and tried names that lead nowhere and the verbs."""
+    server.repos["someone/bert"] = {"1" * 40: {"config.json": b"{}", "pytorch_model.bin": b"x"}}
+    server.heads["someone/bert", "main"] = "1" * 40
+    done = in_project(project, server.url, "-c", SPOKEN + PROGRAM)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_models_come_back_from_a_hub_with_equal_weights_and_front_ends(told: dict[str, Any], server: Hub) -> None:
+    digits, decoder = server.heads["someone/digits", "main"], server.heads["someone/decoder", "v1"]
+    assert told["equal"] == [True] * 4
+    assert isinstance(told["text"], str)
+    assert "tokenizer.json" in server.repos["someone/decoder"][decoder]
+    assert {"config.yaml", "config.json", "model.safetensors"} <= set(server.repos["someone/digits"][digits])
+
+
+def test_card_has_licence_task_accuracy_energy_and_use(told: dict[str, Any], server: Hub) -> None:
+    card = server.repos["someone/digits"][server.heads["someone/digits", "main"]]["README.md"].decode()
     header = yaml.safe_load(card.split("---")[1])
     assert header["license"] == "apache-2.0"
     assert header["pipeline_tag"] == "image-classification"
@@ -99,69 +138,30 @@ def test_card_has_licence_task_accuracy_energy_and_use(pushed: Hub) -> None:
     assert 'spikeloom.pipeline("hf://someone/digits")' in card
 
 
-def spoken(project: Path, endpoint: str, *commands: tuple[str, ...], home: str = "home") -> list[list[str]]:
-    """For each of these command lines, given in one process, its exit status and then the lines it said."""
-    program = f"""
-import contextlib, io, json
-from spikeloom.pipelines.cli import main
-said = []
-for command in {commands!r}:
-    status, lines = 0, io.StringIO()
-    with contextlib.redirect_stderr(lines):
-        try:
-            main(list(command))
-        except SystemExit as end:
-            status = end.code
-    said.append([str(status), *lines.getvalue().splitlines()])
-print(json.dumps(said))
-"""
-    done = in_project(project, endpoint, "-c", program, home=home)
-    assert done.returncode == 0, done.stderr
-    found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def test_verbs_push_a_model_and_take_it_from_a_hub_to_write_below_runs(project: Path, server: Hub) -> None:
-    push = ("push", "run=runs/digits", "repo=someone/verbs", "license=apache-2.0")
-    pushed, evaluated = spoken(project, server.url, push, ("evaluate", "run=hf://someone/verbs", "split=valid"))
+def test_verbs_push_a_model_and_take_it_from_a_hub_to_write_below_runs(
+    told: dict[str, Any], project: Path, server: Hub
+) -> None:
+    pushed, evaluated = told["verbs"]
     assert (pushed[0], evaluated[0]) == ("0", "0"), (pushed, evaluated)
     assert any(f"-> hf://someone/verbs@{server.heads['someone/verbs', 'main'][:12]}" in line for line in pushed)
     (written,) = (project / "runs/hub/someone--verbs").glob("*/evaluation.json")
     assert json.loads(written.read_text("utf-8"))["samples"] == 180
 
 
-def test_name_that_leads_nowhere_is_one_line_of_what_is_wrong(project: Path, server: Hub) -> None:
-    server.repos["someone/bert"] = {"1" * 40: {"config.json": b"{}", "pytorch_model.bin": b"x"}}
-    server.heads["someone/bert", "main"] = "1" * 40
-    words = {
-        "hf://someone/nobody": "cannot be fetched", "hf://someone/bert@nowhere": "cannot be fetched",
-        "hf://digits": "names no repository", "hf://../../etc/passwd": "names no repository",
-        "hf://someone/bert": "is not a model of spikeloom (no model.safetensors)",
-        "builtin:nothing": "no built-in model is called 'nothing'", "runs/nothing": "no such run directory",
-    }  # fmt: skip
-    program = f"""
-import json, spikeloom
-said = dict()
-for name in {list(words)!r}:
-    try:
-        spikeloom.load(name)
-    except ValueError as error:
-        said[name] = str(error)
-print(json.dumps(said))
-"""
-    done = in_project(project, server.url, "-c", program, home="other")
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert set(said) == set(words)
-    for name, message in said.items():
-        assert words[name] in message
+def test_name_that_leads_nowhere_is_one_line_of_what_is_wrong(told: dict[str, Any], project: Path) -> None:
+    assert set(told["said"]) == set(WORDS)
+    for name, message in told["said"].items():
+        assert WORDS[name] in message
         assert len(message.splitlines()) == 1
-    assert not list((project / "other").rglob("pytorch_model.bin"))
+    assert not list((project / "home").rglob("pytorch_model.bin"))
 
 
 def test_hub_that_cannot_be_reached_costs_one_line_in_either_direction(project: Path) -> None:
     push = ("push", "run=runs/digits", "repo=someone/x", "license=apache-2.0")
-    fetched, refused = spoken(project, "http://127.0.0.1:9", ("evaluate", "run=hf://a/b"), push, home="third")
+    program = f'{SPOKEN}print(json.dumps([spoken("evaluate", "run=hf://a/b"), spoken(*{push!r})]))'
+    done = in_project(project, "http://127.0.0.1:9", "-c", program, home="other")
+    assert done.returncode == 0, done.stderr
+    fetched, refused = json.loads(done.stdout.splitlines()[-1])
     assert (fetched[0], refused[0]) == ("2", "2")
     assert fetched[-1].startswith("spikeloom: hf://a/b cannot be fetched")
     assert "the Hub refused the upload" in refused[-1]
