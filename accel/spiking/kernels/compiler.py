@@ -126,8 +126,8 @@ def build(source: Path, name: str, *options: str) -> ctypes.CDLL:
     cxx = compiler()
     if cxx is None:
         raise BuildError("no C++ compiler found; install g++ or set $CXX")
-    command = [cxx, *FLAGS, *simd(cxx), *options]
-    told = repr([command, platform.machine()]).encode()
+    command = [cxx, *FLAGS, *options]
+    told = repr([command, simd_name(), platform.machine()]).encode()
     read = b"".join(path.read_bytes() for path in (source, *_HEADERS))
     key = hashlib.sha256(read + told).hexdigest()[:16]
     folder = writable_cache()
@@ -135,7 +135,7 @@ def build(source: Path, name: str, *options: str) -> ctypes.CDLL:
     try:
         with _alone(folder / f"{name}-{key}.lock"):
             if not _intact(target, noted):
-                _compile(cxx, command, source, target)
+                _compile(cxx, [*command, *simd(cxx)], source, target)
                 _write(noted, hashlib.sha256(target.read_bytes()).hexdigest())
     except OSError as error:
         raise BuildError(f"cannot write the kernel cache {folder}: {error}; set $SPIKELOOM_CACHE") from error
