@@ -193,7 +193,7 @@ def _write(path: Path, text: str) -> None:
 
 def _compile(cxx: str, command: list[str], source: Path, target: Path) -> None:
     """Compile `source` to `target`, which appears whole. Raises BuildError with the compiler's words."""
-    log.info("compiling %s for this machine, once; it takes up to a minute", source.name)
+    log.info("compiling %s for this machine, once; it takes some seconds", source.name)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         built = Path(scratch) / "kernel.so"
         included = [part for header in _HEADERS for part in ("-include", str(header))]

@@ -71,7 +71,8 @@ def test_a_build_is_reported_and_a_cached_library_is_not(source: Path, tmp_path:
 
 def test_processes_that_need_it_at_once_build_it_once(source: Path, tmp_path: Path) -> None:
     counted = tmp_path / "cxx"
-    counted.write_text(f'#!/bin/sh\ncase "$*" in *-shared*) echo built >> {tmp_path / "builds"};; esac\nexec {compiler()} "$@"\n')
+    note = f'case "$*" in *-shared*) echo built >> {tmp_path / "builds"};; esac'
+    counted.write_text(f'#!/bin/sh\n{note}\nexec {compiler()} "$@"\n')
     counted.chmod(0o755)
     environment = {"SPIKELOOM_CACHE": str(tmp_path / "cache"), "CXX": str(counted)}
     started = [start(source, **environment) for _ in range(8)]
