@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from spikeloom.accel.spiking.kernels import loader
 
 _SOURCE = Path(__file__).parent / "kernels" / "dropout.cpp"
-_KERNELS = {torch.float32: "float", torch.float64: "double"}
 
 
 class Dropout(nn.Module):
@@ -60,10 +59,10 @@ class _Drop(torch.autograd.Function):
 def drop(x: Tensor, cut: int, key: int) -> Tensor:
     """The equation above for x of any shape, contiguous order; `cut` = 65536 p, `key` a signed 64-bit number."""
     scale = 65536 / (65536 - cut)
-    if x.device.type == "cpu" and x.dtype in _KERNELS and loader.backend() == "compiled":
+    if x.device.type == "cpu" and x.dtype in loader.TYPES and loader.backend() == "compiled":
         x = x.contiguous()
         y = torch.empty_like(x)
-        io = _KERNELS[x.dtype]
+        io, _ = loader.TYPES[x.dtype]
         loader.build(_SOURCE, f"dropout-{io}", f"-DSPIKELOOM_IO={io}").dropout(
             ctypes.c_int64(x.numel()), ctypes.c_uint64(key % 2**64), ctypes.c_uint32(cut), ctypes.c_double(scale),
             ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(y.data_ptr()), ctypes.c_int64(torch.get_num_threads()),
@@ -71,7 +70,8 @@ def drop(x: Tensor, cut: int, key: int) -> Tensor:
         return y
     words = _mix(torch.arange((x.numel() + 3) // 4, device=x.device) + key)
     draws = words.view(torch.int16)[: x.numel()] ^ -32768  # unsigned order, shifted to a signed one
-    return x * ((draws >= cut - 32768).to(x.dtype) * scale).view(x.shape)
+    wide = torch.promote_types(x.dtype, torch.float32)  # halves are rounded once, as in the kernel
+    return (x.to(wide) * ((draws >= cut - 32768).to(wide) * scale).view(x.shape)).to(x.dtype)
 
 
 def _mix(z: Tensor) -> Tensor:

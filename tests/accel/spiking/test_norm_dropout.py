@@ -125,10 +125,10 @@ def test_dropout_outside_its_range_is_an_error(p):
         Dropout(p)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", loader.TYPES)
 @pytest.mark.parametrize("size", [1, 3, 2047, 2049, 100_003])
 def test_dropout_draws_alike_on_every_backend_and_number_of_threads(dtype, size):
-    x = torch.randn(size, dtype=dtype)
+    x = torch.randn(size).to(dtype)
     with use_backend("torch"):
         expected = drop(x, 20_000, key=-(2**63) + 5)
     threads = torch.get_num_threads()
