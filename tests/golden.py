@@ -1,11 +1,13 @@
 """Golden parity files: tensors with everything needed to rebuild a model in their metadata."""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -40,3 +42,23 @@ def golden_files(pattern: str) -> list[Golden]:
 
 def relative_l2(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm().clamp(min=1e-30))
+
+
+def assert_gradients_equal(
+    found: Mapping[str, Tensor | None], expected: Mapping[str, Tensor], zero: Collection[str], noise: float = 1e-6
+) -> None:
+    """Gradients by name; those that are `zero` in exact arithmetic are at most the share `noise` of the largest."""
+    assert set(found) == set(expected)
+    largest = max(float(gradient.norm()) for gradient in expected.values())
+    for name, gradient in found.items():
+        assert gradient is not None, name
+        if name in zero:
+            assert float(gradient.abs().max()) <= noise * largest, name
+        else:
+            assert relative_l2(gradient.reshape(expected[name].shape), expected[name]) <= 1e-4, name
+
+
+def assert_statistics_equal(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Running statistics by name, after a training step."""
+    for name, buffer in expected.items():
+        torch.testing.assert_close(found[name], buffer, rtol=1e-5, atol=1e-6, msg=name)

@@ -13,7 +13,7 @@ from spikeloom.speech.models.loading import load_model
 from spikeloom.speech.models.readout import read_out
 from spikeloom.speech.models.released import from_released, released_tensors
 from spikeloom.speech.models.spikcommander import SpikCommander, SpikCommanderConfig, window_sums
-from tests.golden import Golden, golden_files, relative_l2
+from tests.golden import Golden, assert_gradients_equal, assert_statistics_equal, golden_files, relative_l2
 
 # Released name of a neuron below its block -> ours, and which part of q, k, v it is.
 NEURONS = {
@@ -103,19 +103,9 @@ def test_released_weights_give_released_spikes_logits_and_gradients() -> None:
         loss.backward()
         assert x.grad is not None
         assert relative_l2(x.grad.transpose(0, 1), golden.tensors["grad_input"]) <= 1e-4
-        grads = golden.under("grad")
-        largest = max(float(g.norm()) for g in grads.values())
-        zero = set(golden.json("zero_grad_keys"))
         found = released_tensors({n: p.grad for n, p in model.named_parameters() if p.grad is not None}, model)
-        assert found.keys() == grads.keys()
-        for name, gradient in found.items():
-            if name in zero:
-                assert float(gradient.abs().max()) <= 1e-6 * largest, name
-            else:
-                assert relative_l2(gradient, grads[name]) <= 1e-4, f"{golden.path.name} {name}"
-        state = released_tensors(model.state_dict(), model)
-        for name, buffer in golden.under("train_state").items():
-            torch.testing.assert_close(state[name], buffer, rtol=1e-5, atol=1e-6)
+        assert_gradients_equal(found, golden.under("grad"), golden.json("zero_grad_keys"))
+        assert_statistics_equal(released_tensors(model.state_dict(), model), golden.under("train_state"))
 
 
 @pytest.mark.golden

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spikeloom.speech.models.spikescr import SpikeSCR, SpikeSCRConfig
-from tests.golden import Golden, golden_files, relative_l2
+from tests.golden import Golden, assert_gradients_equal, assert_statistics_equal, golden_files, relative_l2
 
 # Released name -> (our name, and which third of a fused tensor it is).
 SITES = {
@@ -153,20 +153,10 @@ def test_released_weights_give_released_spikes_logits_and_gradients():
         loss.backward()
         assert relative_l2(x.grad.transpose(0, 1), golden.tensors["grad_input"]) <= 1e-4
 
-        state = model.state_dict()
-        zero = golden.json("zero_grad_keys")
-        grads = golden.under("grad")
-        largest = max(float(g.norm()) for g in grads.values())
-        expected = fused(grads, state)
-        zeroed = {ours(k)[0] for k in zero}
-        assert set(expected) == {n for n, _ in model.named_parameters()}
-        for name, parameter in model.named_parameters():
-            if name in zeroed:
-                assert float(parameter.grad.abs().max()) <= 1e-6 * largest, name
-            else:
-                assert relative_l2(parameter.grad, expected[name]) <= 1e-4, f"{golden.path.name} {name}"
-        for name, buffer in fused(golden.under("train_state"), state).items():
-            torch.testing.assert_close(state[name], buffer, rtol=1e-5, atol=1e-6)
+        state, zero = model.state_dict(), {ours(k)[0] for k in golden.json("zero_grad_keys")}
+        found = {name: parameter.grad for name, parameter in model.named_parameters()}
+        assert_gradients_equal(found, fused(golden.under("grad"), state), zero)
+        assert_statistics_equal(state, fused(golden.under("train_state"), state))
 
 
 @pytest.mark.golden

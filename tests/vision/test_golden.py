@@ -13,7 +13,7 @@ from spikeloom.accel.spiking.events import dense_from
 from spikeloom.accel.spiking.kernels import loader
 from spikeloom.accel.spiking.neuron import LIF
 from spikeloom.vision.convert import SCHEMES, Converted, convert, read_checkpoint, tensor_names, unit_names
-from tests.golden import Golden, golden_files, relative_l2
+from tests.golden import Golden, assert_gradients_equal, assert_statistics_equal, golden_files, relative_l2
 
 FILES = ("spikingformer_*.safetensors", "qkformer_*.safetensors")
 
@@ -81,43 +81,49 @@ def test_released_weights_give_released_spikes_and_logits(pattern: str) -> None:
         torch.testing.assert_close(logits, golden.tensors["logits"], atol=1e-5, rtol=0)
 
 
+def step(golden: Golden, converted: Converted, keeping: str) -> tuple[dict[str, Tensor], bool]:
+    """A training step whose logits, loss and gradient of the input are the released ones: spikes, and whether products
+    skipped zeros."""
+    model = converted.model.train()
+    model.set_compact("compact" in keeping)
+    model.set_grad_checkpointing(keeping == "checkpoints")
+    if "skipping" in keeping:
+        model.to(memory_format=torch.channels_last)
+    x = images(golden).clone().requires_grad_()
+    with products_of_events() as products:
+        logits, counts = spikes_of(model, x)
+    torch.testing.assert_close(logits, golden.tensors["train_logits"], atol=1e-5, rtol=0)
+    loss = F.cross_entropy(logits, golden.tensors["labels"])
+    torch.testing.assert_close(loss, golden.tensors["loss"].squeeze(), atol=1e-5, rtol=0)
+    loss.backward()
+    assert x.grad is not None
+    grad = x.grad.transpose(0, 1) if x.dim() == 5 else x.grad
+    assert relative_l2(grad, golden.tensors["grad_input"]) <= 1e-4, golden.path.name
+    return counts, bool(products)
+
+
+def assert_step_equal(golden: Golden, converted: Converted, names: dict[str, str], noise: float = 1e-6) -> None:
+    """Gradients and statistics after a training step; `names`: released name -> ours."""
+    model, grads = converted.model, golden.under("grad")
+    parameters, state = dict(model.named_parameters()), model.state_dict()
+    assert {names[key] for key in grads} == set(parameters)
+    found = {key: parameters[names[key]].grad for key in grads}
+    assert_gradients_equal(found, grads, golden.json("zero_grad_keys"), noise)
+    released = golden.under("train_state")
+    assert_statistics_equal({key: state[names[key]] for key in released}, released)
+
+
 @pytest.mark.golden
 @pytest.mark.parametrize("pattern", FILES)
 @pytest.mark.parametrize("keeping", ["all", "compact", "checkpoints", "all, skipping zeros", "compact, skipping zeros"])
 def test_a_training_step_gives_released_loss_gradients_and_statistics(pattern: str, keeping: str) -> None:
     for golden in golden_files(pattern):
         converted = build(golden)
-        model = converted.model.train()
-        model.set_compact("compact" in keeping)
-        model.set_grad_checkpointing(keeping == "checkpoints")
-        if "skipping" in keeping:
-            model.to(memory_format=torch.channels_last)
-        x = images(golden).clone().requires_grad_()
-        with products_of_events() as products:
-            logits, counts = spikes_of(model, x)
+        counts, skipped = step(golden, converted, keeping)
         can_skip = loader.backend() == "compiled" and dense_from() > 0
-        assert ("skipping" in keeping and can_skip) == bool(products), golden.path.name
+        assert ("skipping" in keeping and can_skip) == skipped, golden.path.name
         assert_traces_equal(golden, "trace_train", converted, counts)
-        torch.testing.assert_close(logits, golden.tensors["train_logits"], atol=1e-5, rtol=0)
-        loss = F.cross_entropy(logits, golden.tensors["labels"])
-        torch.testing.assert_close(loss, golden.tensors["loss"].squeeze(), atol=1e-5, rtol=0)
-        loss.backward()
-        grad = x.grad.transpose(0, 1) if x.dim() == 5 else x.grad
-        assert relative_l2(grad, golden.tensors["grad_input"]) <= 1e-4, golden.path.name
-
-        names = tensor_names(SCHEMES[converted.sizes.scheme], converted.sizes.depths)
-        grads, zero, state = golden.under("grad"), set(golden.json("zero_grad_keys")), model.state_dict()
-        parameters = dict(model.named_parameters())
-        assert {names[key] for key in grads} == set(parameters)
-        largest = max(float(g.norm()) for g in grads.values())
-        for released, expected in grads.items():
-            ours = parameters[names[released]].grad
-            if released in zero:
-                assert float(ours.abs().max()) <= 1e-6 * largest, f"{golden.path.name} {released}"
-            else:
-                assert relative_l2(ours.reshape(expected.shape), expected) <= 1e-4, f"{golden.path.name} {released}"
-        for released, expected in golden.under("train_state").items():
-            torch.testing.assert_close(state[names[released]], expected, rtol=1e-5, atol=1e-6, msg=released)
+        assert_step_equal(golden, converted, tensor_names(SCHEMES[converted.sizes.scheme], converted.sizes.depths))
 
 
 @pytest.mark.golden

@@ -5,22 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikeloom.accel.spiking.neuron import LIF
 from spikeloom.vision import maxformer_names as maxformer
-from spikeloom.vision.convert import Converted, convert, read_checkpoint, to_released
+from spikeloom.vision.convert import Converted, to_released
 from spikeloom.vision.energy import count_operations, designed_exceptions
 from spikeloom.vision.models.spiking_transformer import SpikingTransformer
-from tests.golden import Golden, golden_files, relative_l2
-from tests.vision.test_golden import images, products_of_events, spikes_of
+from tests.golden import Golden, golden_files
+from tests.vision.test_golden import assert_step_equal, build, images, spikes_of, step
 
 FILES = ("maxformer_*.safetensors", "ms_qkformer_*.safetensors")
-
-
-def build(golden: Golden) -> Converted:
-    return convert(*read_checkpoint(golden.path))
 
 
 def assert_traces_equal(golden: Golden, prefix: str, converted: Converted, counts: dict[str, Tensor]) -> None:
@@ -52,35 +47,11 @@ def test_released_weights_give_released_spikes_and_logits(pattern: str) -> None:
 def test_a_training_step_gives_released_loss_gradients_and_statistics(pattern: str, keeping: str) -> None:
     for golden in golden_files(pattern):
         converted = build(golden)
-        model = converted.model.train()
-        model.set_compact("compact" in keeping)
-        model.set_grad_checkpointing(keeping == "checkpoints")
-        if "skipping" in keeping:
-            model.to(memory_format=torch.channels_last)
-        x = images(golden).clone().requires_grad_()
-        with products_of_events():
-            logits, counts = spikes_of(model, x)
+        counts, _ = step(golden, converted, keeping)
         assert_traces_equal(golden, "trace_train", converted, counts)
-        torch.testing.assert_close(logits, golden.tensors["train_logits"], atol=1e-5, rtol=0)
-        loss = F.cross_entropy(logits, golden.tensors["labels"])
-        torch.testing.assert_close(loss, golden.tensors["loss"].squeeze(), atol=1e-5, rtol=0)
-        loss.backward()
-        grad = x.grad.transpose(0, 1) if x.dim() == 5 else x.grad
-        assert relative_l2(grad, golden.tensors["grad_input"]) <= 1e-4, golden.path.name
         names = maxformer.tensor_names(converted.sizes.scheme, converted.sizes.depths)
-        grads, zero, state = golden.under("grad"), set(golden.json("zero_grad_keys")), model.state_dict()
-        parameters = dict(model.named_parameters())
-        assert {names[key] for key in grads} == set(parameters)
-        largest = max(float(g.norm()) for g in grads.values())
-        for released, expected in grads.items():
-            ours = parameters[names[released]].grad
-            if released in zero:
-                noise = 2e-6 if "skipping" in keeping else 1e-6  # sums along channels last round once more
-                assert float(ours.abs().max()) <= noise * largest, f"{golden.path.name} {released}"
-            else:
-                assert relative_l2(ours.reshape(expected.shape), expected) <= 1e-4, f"{golden.path.name} {released}"
-        for released, expected in golden.under("train_state").items():
-            torch.testing.assert_close(state[names[released]], expected, rtol=1e-5, atol=1e-6, msg=released)
+        # Sums along channels last round once more.
+        assert_step_equal(golden, converted, names, noise=2e-6 if "skipping" in keeping else 1e-6)
 
 
 @pytest.mark.golden

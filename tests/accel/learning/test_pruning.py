@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from spikeloom.accel.export.program import export
 from spikeloom.accel.learning.pruning.at_init import AtInitConfig
 from spikeloom.accel.learning.pruning.lats import LATSConfig, LinearThresholdConfig
 from spikeloom.accel.learning.pruning.magnitude import MagnitudeConfig
+from spikeloom.accel.learning.pruning.pruner import Pruner
 from spikeloom.accel.learning.pruning.sparsity import MacCounter, sparsity_report
 from spikeloom.accel.trainer.chip.chip import Chip
 from spikeloom.accel.trainer.schedule.simulator import simulate
@@ -38,6 +40,22 @@ def optimizer_of(model: nn.Module, kind: str) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=1e-2)
 
 
+def resumed_halfway(
+    start: Callable[[], tuple[nn.Module, Pruner, torch.optim.Optimizer]], plan: list[float]
+) -> tuple[nn.Module, Pruner]:
+    """Model and pruner after 6 epochs, the states of everything carried over into a fresh start at step 67."""
+    x, y = problem()
+    model, pruner, optimizer = start()
+    train(model, pruner, x, y, optimizer, epochs=6, batch=32, steps=range(0, 67))
+    saved = copy.deepcopy((model.state_dict(), pruner.state_dict(), optimizer.state_dict()))
+    model, pruner, optimizer = start()
+    pruner.plan(plan, optimizer)
+    for part, state in zip((model, pruner, optimizer), saved, strict=True):
+        part.load_state_dict(state)
+    train(model, pruner, x, y, optimizer, epochs=6, batch=32, steps=range(67, len(plan)))
+    return model, pruner
+
+
 @pytest.mark.parametrize("kind", ["SGD", "AdamW"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_target_is_met_and_a_state_goes_on_exactly(name: str, kind: str) -> None:
@@ -55,15 +73,7 @@ def test_the_target_is_met_and_a_state_goes_on_exactly(name: str, kind: str) -> 
     if pruner.target is not None:
         assert 0.8 <= sparsity.sparsity_of_pruned_layers < 0.805
 
-    model2, pruner2, optimizer2 = start()
-    train(model2, pruner2, x, y, optimizer2, epochs=6, batch=32, steps=range(0, 67))
-    saved = copy.deepcopy((model2.state_dict(), pruner2.state_dict(), optimizer2.state_dict()))
-    model3, pruner3, optimizer3 = start()
-    pruner3.plan(plan, optimizer3)
-    model3.load_state_dict(saved[0])
-    pruner3.load_state_dict(saved[1])
-    optimizer3.load_state_dict(saved[2])
-    train(model3, pruner3, x, y, optimizer3, epochs=6, batch=32, steps=range(67, len(plan)))
+    model3, pruner3 = resumed_halfway(start, plan)
     whole, resumed = model.state_dict(), model3.state_dict()
     assert whole.keys() == resumed.keys()
     assert [k for k in whole if not torch.equal(whole[k], resumed[k])] == []

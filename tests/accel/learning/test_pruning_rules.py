@@ -1,6 +1,5 @@
 """The rules that LATS is compared with: the numbers of their released code, their counts and schedules."""
 
-import copy
 import math
 
 import pytest
@@ -23,7 +22,7 @@ from spikeloom.accel.learning.pruning.schedules import (
 from spikeloom.accel.learning.pruning.soft_threshold import soft_threshold
 from spikeloom.accel.learning.pruning.sparsity import MacCounter
 from tests.accel.learning.networks import mlp, train
-from tests.accel.learning.test_pruning import optimizer_of, problem
+from tests.accel.learning.test_pruning import optimizer_of, problem, resumed_halfway
 from tests.golden import golden_files
 
 FILES = "pruning_rules*.safetensors"
@@ -119,15 +118,7 @@ def test_the_target_is_met_a_state_goes_on_exactly_and_the_model_bakes(name: str
         if name != "rigl uniform":  # its first layer is dense
             assert pruner.target == pytest.approx(CONFIGS[name].sparsity, abs=0.01)
 
-    model2, pruner2, optimizer2 = start()
-    train(model2, pruner2, x, y, optimizer2, epochs=6, batch=32, steps=range(0, 67))
-    saved = copy.deepcopy((model2.state_dict(), pruner2.state_dict(), optimizer2.state_dict()))
-    model3, pruner3, optimizer3 = start()
-    pruner3.plan(plan, optimizer3)
-    model3.load_state_dict(saved[0])
-    pruner3.load_state_dict(saved[1])
-    optimizer3.load_state_dict(saved[2])
-    train(model3, pruner3, x, y, optimizer3, epochs=6, batch=32, steps=range(67, len(plan)))
+    model3, _ = resumed_halfway(start, plan)
     with torch.no_grad():
         assert torch.equal(model3(x), model(x))
         before = model(x)
