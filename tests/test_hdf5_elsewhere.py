@@ -42,7 +42,7 @@ def place(file: h5py.File, template: str) -> str:
 
 
 @pytest.mark.parametrize("name", READERS)
-@pytest.mark.parametrize("how", ["link to a data set", "link to a group", "stored outside"])
+@pytest.mark.parametrize("how", ["link to a data set", "link to a group", "stored outside", "virtual"])
 def test_what_lies_in_another_file_is_refused(name: str, how: str, tmp_path: Path) -> None:
     write, dataset, group, read = READERS[name]
     path = whole(write, tmp_path)
@@ -57,6 +57,12 @@ def test_what_lies_in_another_file_is_refused(name: str, how: str, tmp_path: Pat
             del file[at]
             size = int(np.prod(shape)) * kind.itemsize
             file.create_dataset(at, shape, kind, external=[(str(other), 0, size)])
+        elif how == "virtual":
+            shape, kind = held.shape or (1,), np.dtype("f4")
+            del file[at]
+            layout = h5py.VirtualLayout(shape, kind)
+            layout[...] = h5py.VirtualSource(str(other), at, shape, kind)
+            file.create_virtual_dataset(at, layout)
         else:
             del file[at]
             file[at] = h5py.ExternalLink(str(other), f"/{at}")
