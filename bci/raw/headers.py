@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 COPY = "export the recording again, or copy it again"
+BESIDE = "put the files of a recording beside each other"
 ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
 FIF_LAST = -1
+FIF_REF_ROLE, FIF_REF_FILE_NAME, FIF_NEXT_FILE = 115, 118, 2  # of the files of a split recording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,13 @@ def check_header(path: Path) -> Header:
         raise ValueError(f"{path} has a damaged header ({error}); {COPY}") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error}); {COPY}") from error
+
+
+def _beside(path: Path, what: str, name: str) -> Path:
+    """The file that a header names. It belongs to the recording, so it lies in its folder."""
+    if not name or name in (".", "..") or "\0" in name or Path(name).name != name or "\\" in name:
+        raise ValueError(f"{path}: its {what} is {name!r}; {BESIDE} and name them without a folder")
+    return path.with_name(name)
 
 
 # --- EDF and BDF ----------------------------------------------------------------------------------------------------
@@ -149,7 +158,9 @@ def _brainvision(path: Path) -> Header:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
-    common = dict(re.findall(r"^(DataFile|NumberOfChannels|SamplingInterval)\s*=\s*(.*?)\s*$", text, re.MULTILINE))
+    common = dict(
+        re.findall(r"^(DataFile|MarkerFile|NumberOfChannels|SamplingInterval)\s*=\s*(.*?)\s*$", text, re.MULTILINE)
+    )
     if absent := [key for key in ("DataFile", "NumberOfChannels", "SamplingInterval") if not common.get(key)]:
         raise ValueError(f"{path} has no {absent[0]}; use the .vhdr that BrainVision Recorder or Analyzer wrote")
     interval = _number(path, common["SamplingInterval"].encode(), "SamplingInterval")
@@ -167,11 +178,15 @@ def _brainvision(path: Path) -> Header:
             raise ValueError(f"{path}: the resolution of {name!r} is 0; {COPY}")
         names.append(name.replace("\\1", ","))
         units.append(unit.strip().replace("\xc2", ""))
-    data = path.with_name(common["DataFile"].replace("$b", path.stem))
+    data = _beside(path, "DataFile", common["DataFile"].replace("$b", path.stem))
     if not data.is_file():
-        raise ValueError(f"{data} is missing, the data of {path}; put the files of a recording beside each other")
+        raise ValueError(f"{data} is missing, the data of {path}; {BESIDE}")
     if not data.stat().st_size:
         raise ValueError(f"{data} is empty, the data of {path}; {COPY}")
+    if common.get("MarkerFile"):  # without it a recording is read, but its events are lost
+        markers = _beside(path, "MarkerFile", common["MarkerFile"].replace("$b", path.stem))
+        if not markers.is_file() and not path.with_suffix(".vmrk").is_file():
+            raise ValueError(f"{markers} is missing, the events of {path}; {BESIDE}, or delete the line MarkerFile")
     return Header(names=tuple(names), units=tuple(units))
 
 
@@ -179,7 +194,22 @@ def _brainvision(path: Path) -> Header:
 
 
 def _fif(path: Path) -> Header:
+    """Of a recording that was split, every file."""
+    passed, file = [path.name], path
+    while (following := _fif_tags(file)) is not None:
+        if following.name in passed:
+            raise ValueError(f"{file}: its next file, {following.name}, leads back to it; {COPY}")
+        if not following.is_file():
+            raise ValueError(f"{following} is missing, in which {file} goes on; {BESIDE}")
+        passed.append(following.name)
+        file = following
+    return Header()
+
+
+def _fif_tags(path: Path) -> Path | None:
+    """Follow the tags of a file to its end: the file that the recording goes on in, if there is one."""
     size, at, seen = path.stat().st_size, 0, set[int]()
+    role, goes_on = 0, None
     with path.open("rb") as file:
         while at + 16 <= size:
             if at in seen:
@@ -194,14 +224,18 @@ def _fif(path: Path) -> Header:
                     f"{path} is cut short: the tag {kind} at byte {at} has {n_bytes:,} bytes, {size - at - 16:,} are "
                     f"left; {COPY}"
                 )
+            if kind == FIF_REF_ROLE and n_bytes == 4:
+                (role,) = struct.unpack(">i", file.read(4))
+            if kind == FIF_REF_FILE_NAME and role == FIF_NEXT_FILE:
+                goes_on = _beside(path, "next file", file.read(n_bytes).decode("utf-8", "replace"))
             if following == FIF_LAST:
-                return Header()
+                return goes_on
             if following < 0 or following > size:
                 raise ValueError(f"{path}: the tag at byte {at} leads to byte {following} of {size}; {COPY}")
             at = following or at + 16 + n_bytes
     if at != size or not size:
         raise ValueError(f"{path} ends inside a tag at byte {at} of {size}; {COPY}")
-    return Header()
+    return goes_on
 
 
 # --- EEGLAB ---------------------------------------------------------------------------------------------------------

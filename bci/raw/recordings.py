@@ -6,6 +6,7 @@ not the electrodes dense: 20 electrodes stay 20 measurements. All become 500 Hz 
 this module does not do: remove artefacts, or know what was shown.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from spikeloom.bci.raw.channels import (  # fmt: skip
     trigger_channels,
 )
 from spikeloom.bci.raw.features import REJECT_UV, piece_amplitudes
-from spikeloom.bci.raw.headers import Header, check_header
+from spikeloom.bci.raw.headers import BESIDE, Header, check_header
 from spikeloom.bci.raw.interpolation import LEAST_CHANNELS, check_level, find_lost, on_the_net, to_the_net, too_few
 from spikeloom.bci.raw.montage import wears_net
 from spikeloom.bci.raw.places import placed, settle
@@ -107,7 +108,12 @@ def read_recording(path: Path) -> "mne.io.BaseRaw":
         raise ValueError(f"{path} is missing; give a recording that is there")
     check_header(path)
     with _named(str(path), "export it again, or as EDF"):
-        return reader(path, preload=False, verbose="error")
+        raw = reader(path, preload=False, verbose="error")
+    folders = {path.absolute().parent, path.resolve().parent}  # a recording may be a link into an archive
+    for file in filter(None, raw.filenames):
+        if Path(os.path.normpath(Path(file).absolute())).parent not in folders:
+            raise ValueError(f"{path}: its data lie in {file}; {BESIDE} and name them without a folder")
+    return raw
 
 
 def not_finite(raw: "mne.io.BaseRaw", name: str) -> int:

@@ -135,3 +135,67 @@ def test_edf_headers_fit_their_file(at: int, text: str, message: str, tmp_path: 
     check_header(path)
     with pytest.raises(ValueError, match=rf"x\.edf.*{message}"):
         read_recording(patched(path, at, text.encode()))
+
+
+def brainvision(folder: Path, data: str = "x.eeg", markers: str = "x.vmrk") -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "x.vhdr"
+    path.write_text(
+        f"Brain Vision Data Exchange Header File Version 1.0\n[Common Infos]\nDataFile={data}\nMarkerFile={markers}\n"
+        "DataFormat=BINARY\nDataOrientation=MULTIPLEXED\nNumberOfChannels=2\nSamplingInterval=2000\n[Binary Infos]\n"
+        "BinaryFormat=INT_16\n[Channel Infos]\nCh1=C3,,0.1,µV\nCh2=C4,,0.1,µV\n",
+        encoding="utf-8",
+    )
+    (folder / "x.eeg").write_bytes(b"\0" * 800)
+    return path
+
+
+@pytest.mark.parametrize("key", ["DataFile", "MarkerFile"])
+@pytest.mark.parametrize("name", ["../{}", "/tmp/{}", "sub/{}", "..\\{}", ".."])
+def test_a_brainvision_header_names_files_beside_it(key: str, name: str, tmp_path: Path) -> None:
+    end = "x.eeg" if key == "DataFile" else "x.vmrk"
+    path = brainvision(tmp_path / "one", **{"data" if key == "DataFile" else "markers": name.format(end)})
+    (tmp_path / end).write_bytes(b"\0" * 800)
+    with pytest.raises(ValueError, match=rf"x\.vhdr: its {key} is .*beside each other"):
+        read_recording(path)
+
+
+def test_events_of_a_brainvision_recording_are_not_lost_in_silence(tmp_path: Path) -> None:
+    path = brainvision(tmp_path / "one", markers="gone.vmrk")
+    with pytest.raises(ValueError, match=r"gone\.vmrk is missing, the events of .*x\.vhdr"):
+        read_recording(path)
+    marks = "Brain Vision Data Exchange Marker File, Version 1.0\n[Marker Infos]\nMk1=Stimulus,S  1,11,1,0\n"
+    path.with_suffix(".vmrk").write_text(marks, encoding="utf-8")  # under the recording's new name, as MNE finds it
+    assert list(read_recording(path).annotations.description) == ["Stimulus/S  1"]
+
+
+def test_data_of_an_eeglab_or_split_fif_recording_lie_beside_it(tmp_path: Path) -> None:
+    (folder := tmp_path / "one").mkdir()
+    (tmp_path / "other.fdt").write_bytes(np.zeros(2 * 300, "<f4").tobytes())
+    labels = np.array([("C3",), ("C4",)], dtype=[("labels", object)])
+    fields = {"setname": "x", "nbchan": 2.0, "trials": 1.0, "pnts": 300.0, "srate": 500.0, "xmin": 0.0, "xmax": 0.6}
+    empty = {name: np.empty((0, 0)) for name in ("event", "epoch", "icawinv", "icasphere", "icaweights", "icachansind")}
+    eeg = {**fields, **empty, "data": "../other.fdt", "chanlocs": labels, "ref": "common"}
+    savemat(folder / "x.set", {"EEG": eeg}, appendmat=False)
+    with pytest.raises(ValueError, match=r"x\.set: its data lie in .*other\.fdt; .*beside each other"):
+        read_recording(folder / "x.set")
+
+    info = mne.create_info(["C3", "C4"], 500.0, "eeg")
+    raw = mne.io.RawArray(np.zeros((2, 600_000)), info, verbose="error")
+    raw.save(folder / "a_raw.fif", split_size="2MB", verbose="error")
+    files = sorted(folder.glob("a_raw*.fif"))
+    assert len(read_recording(folder / "a_raw.fif").filenames) == len(files) > 1
+    whole, name = (folder / "a_raw.fif").read_bytes(), b"a_raw-1.fif"
+    assert whole.count(name) == 1
+    for other, message in (
+        (b"../_raw.fif", r"a_raw\.fif: its next file is '\.\./_raw\.fif'"),
+        (b"././a_raw.f", "without a folder"),
+        (b"b_raw-1.fif", r"b_raw-1\.fif is missing, in which .*a_raw\.fif goes on"),
+    ):
+        (folder / "a_raw.fif").write_bytes(whole.replace(name, other))
+        with pytest.raises(ValueError, match=message):
+            read_recording(folder / "a_raw.fif")
+    (folder / "a_raw-1.fif").write_bytes(whole)  # which goes on in itself
+    (folder / "a_raw.fif").write_bytes(whole)
+    with pytest.raises(ValueError, match=r"a_raw-1\.fif: its next file, a_raw-1\.fif, leads back"):
+        read_recording(folder / "a_raw.fif")
