@@ -30,7 +30,7 @@ from spikeloom.accel.spiking.kernels import loader
 # Floats in a vector of the processor -> fraction of active inputs from which the dense product is as fast, of side 1
 # and of a larger one: measured with AVX-512 (side 1 alone) and with AVX2.
 _DENSE_FROM = {16: (0.4, 0.25), 8: (0.4, 0.35)}
-_BFLOAT16_TIME = 0.5  # of a dense product, relative to one in float32
+_HALF_TIME, _TILE_TIME = 0.5, 0.1  # of a dense product under autocast, relative to one in float32; with AMX tiles
 _SOURCE = Path(__file__).parent / "kernels" / "events.cpp"
 _LANES = 8  # outputs the kernel adds at a time, at least
 _LARGEST = 2**15  # inputs of a linear map, channels and width of a picture: positions are numbers of 16 bits
@@ -113,7 +113,16 @@ def dense_from(side: int = 1) -> float:
     Less where autocast makes dense products fast; 0, so always, where it was not measured.
     """
     linear, larger = _DENSE_FROM.get(_lanes(), (0.0, 0.0))
-    return (linear if side == 1 else larger) * (_BFLOAT16_TIME if _autocast_dtype() else 1.0)
+    return (linear if side == 1 else larger) * _dense_time(_autocast_dtype())
+
+
+@cache
+def _dense_time(dtype: torch.dtype | None) -> float:
+    """Time of a dense product under autocast to `dtype` (None: without), relative to one in float32."""
+    if dtype is None:
+        return 1.0
+    tiles = dtype == torch.bfloat16 and torch.cpu.get_capabilities().get("amx_bf16", False)
+    return _TILE_TIME if tiles else _HALF_TIME
 
 
 def _autocast_dtype() -> torch.dtype | None:

@@ -173,8 +173,19 @@ def test_other_convolutions_are_dense_bit_for_bit(options):
     assert torch.equal(ours(x), dense(x))
 
 
+@pytest.mark.parametrize("tiles", [True, False])
+def test_matrix_tiles_make_bfloat16_products_dense_from_fewer_spikes(tiles, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True} if tiles else {})
+    monkeypatch.setattr(events, "_dense_time", events._dense_time.__wrapped__)  # past what it remembers
+    for dtype, time in ((torch.bfloat16, 0.1 if tiles else 0.5), (torch.float16, 0.5)):
+        with torch.autocast("cpu", dtype):
+            share = dense_from()
+        assert share == pytest.approx(time * dense_from())
+
+
 @pytest.mark.parametrize("kind", ["linear", "convolution"])
-def test_under_bfloat16_autocast_sums_are_exact_and_the_input_gradient_is_a_bfloat16_product(kind):
+def test_under_bfloat16_autocast_sums_are_exact_and_the_input_gradient_is_a_bfloat16_product(kind, monkeypatch):
+    monkeypatch.setattr(events, "_dense_time", lambda dtype: 1.0 if dtype is None else 0.5)  # AMX or not
     if kind == "linear":
         (ours, dense), x = layers(64, 32), spikes(50, 64, share=0.08)
     else:
