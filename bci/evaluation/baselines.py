@@ -23,7 +23,7 @@ from spikeloom.accel.common.batches import BatchIndex
 from spikeloom.bci.data.datamodule import EncodedTrials
 from spikeloom.bci.data.tokenizer import TextTokenizer
 from spikeloom.bci.data.trials import TrialSet
-from spikeloom.bci.evaluation.calibration import RIDGE, nearest_sentences
+from spikeloom.bci.evaluation.calibration import RIDGE, bags_of, nearest_sentences
 from spikeloom.bci.models.baselines import CharacterCTC, TransformerBART
 from spikeloom.bci.models.cet_mae import CETMAEConfig
 from spikeloom.bci.models.pretraining import OptimisationConfig, PretrainingBatch
@@ -94,7 +94,9 @@ def ridge_sentences(train: TrialSet, test: TrialSet) -> list[str]:
     of = {text: k for k, text in enumerate(texts)}
     rows = [*(of[text] for text in train.texts), *([len(texts)] * len(test))]
     features = np.array([np.append(eeg.mean(0), len(eeg)) for eeg in (*train.eeg, *test.eeg)], dtype=np.float64)
-    written = nearest_sentences(features, np.array(rows), [text.split() for text in texts], len(texts))
+    written = nearest_sentences(
+        features, np.array(rows), bags_of([text.split() for text in texts], len(texts)), len(texts)
+    )
     return [texts[k] for k in written]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from spikeloom.bci.evaluation.calibration import STRENGTHS, Run, experiment, p_of
+from spikeloom.bci.evaluation.calibration import STRENGTHS, Experiment, p_of
 from spikeloom.bci.evaluation.confounds import drift_world, gaze_world
 from spikeloom.bci.evaluation.embeddings import SentenceEncoder
 from spikeloom.bci.evaluation.excess import excess
@@ -73,8 +73,8 @@ def false_positives(n_runs: int, first_seed: int = 0) -> dict[str, float]:
     """Of runs without a signal: the share with p < .05, and that of 95 % intervals of EEG minus noise that hold 0."""
     rejected, covered = [], []
     for seed in range(first_seed, first_seed + n_runs):
-        run = experiment(0.0, seed)
-        rejected.append(p_of(run, seed) < ALPHA)
+        run = Experiment(seed).run(0.0)
+        rejected.append(p_of(run.eeg, run.train_texts, seed) < ALPHA)
         interval = excess(run.eeg, run.noise, WordWeights(run.train_texts), seed=seed)
         covered.append(interval.low <= 0 <= interval.high)
     return {"runs": n_runs, "rejected": float(np.mean(rejected)), "intervals_with_0": float(np.mean(covered))}
@@ -147,18 +147,19 @@ def null_rates(
 
 def power(runs: int, encoder: SentenceEncoder | None = None, say: Say = lambda _: None) -> dict[str, Any]:
     """Share of runs of the pipeline with p < .05 at each strength and level: `own` and `headline` by level."""
-    compared = similarities(encoder)
-    curves: dict[str, dict[str, list[float]]] = {}
-    for strength in STRENGTHS[1:]:
-        p: dict[str, list[tuple[float, float, float]]] = {}
-        for k in range(runs):
-            run: Run = experiment(strength, 500 + k)
-            found = level_p(run.eeg, run.noise, WordWeights(run.train_texts), compared, k)
+    compared, strengths = similarities(encoder), STRENGTHS[1:]
+    p: list[dict[str, list[tuple[float, float, float]]]] = [{} for _ in strengths]
+    for k in range(runs):
+        drawn = Experiment(500 + k)
+        for strength, of_strength in zip(strengths, p, strict=True):
+            found = level_p(drawn.eeg(strength), drawn.noise, WordWeights(drawn.train_texts), compared, k)
             for level, values in found.items():
-                p.setdefault(level, []).append(values)
-        _add(curves, p)
+                of_strength.setdefault(level, []).append(values)
+    curves: dict[str, dict[str, list[float]]] = {}
+    for strength, of_strength in zip(strengths, p, strict=True):
+        _add(curves, of_strength)
         say(f"  strength {strength:<8g} " + ", ".join(f"{k} {curve['own'][-1]:.2f}" for k, curve in curves.items()))
-    return {"strengths": list(STRENGTHS[1:]), "runs": runs, "levels": curves}
+    return {"strengths": list(strengths), "runs": runs, "levels": curves}
 
 
 def planted_words(

@@ -11,6 +11,7 @@ lengths kept.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,6 @@ from spikeloom.bci.evaluation.significance import WordWeights, sentence_permutat
 from spikeloom.bci.synthetic.planted import PlantedSignal
 from spikeloom.bci.zuco.corpus import write_sentences
 from spikeloom.bci.zuco.gaze import PER_LETTER, draw_reader
-from spikeloom.bci.zuco.records import N_FEATURES
 
 STRENGTHS = (0.0, 0.03125, 0.0625, 0.125, 0.25, 1.0)  # of the power curve
 RIDGE = 0.1  # of the mean squared feature
@@ -36,46 +36,80 @@ class Run(NamedTuple):
     train_texts: list[str]
 
 
-def experiment(strength: float, seed: int, *, n_train: int = 320, n_test: int = 64, n_subjects: int = 6) -> Run:
-    """One run with new sentences, readers, signal and noise. Equal arguments give equal runs."""
-    texts = write_sentences(n_train + n_test, seed)
-    rng = np.random.default_rng((seed, 1))
-    texts = [texts[i] for i in rng.permutation(len(texts))]
-    words = [text.split() for text in texts]
-    letters = [np.array([len(word) for word in sentence]) for sentence in words]
-    readers = [draw_reader(np.concatenate(letters), rng) for _ in range(n_subjects)]
-    planted = PlantedSignal(strength, seed)
+class Experiment:
+    """Experiments of one seed, which share sentences, readers, fixations and noise at every strength.
 
-    rows = [(a, i) for a in range(n_subjects) for i in range(len(texts))]
-    fixated = [fixated_places(letters[i], readers[a].intercept, rng) for a, i in rows]
-    n_tokens = np.array([len(places) for places in fixated])
-    content = np.array(
-        [
-            np.mean([planted.signal(words[i][w]) for w in places], 0)
-            for (_, i), places in zip(rows, fixated, strict=True)
-        ]
-    )
-    gains = np.array([planted.gain(a) for a in range(n_subjects)])[[a for a, _ in rows]]
+    Args:
+        seed: of everything drawn; equal arguments give equal runs.
+        n_train, n_test: sentences to learn from, and to decode.
+        n_subjects: readers of every sentence.
+    """
 
-    def decode(signal: np.ndarray) -> Decodings:
-        # The mean of n independent tokens of noise has 1/n of its covariance: one draw a trial is enough.
-        pooled = gains + signal + planted.noise(len(rows), rng) / np.sqrt(n_tokens)[:, None]
-        written = nearest_sentences(np.column_stack([pooled, n_tokens]), np.array([i for _, i in rows]), words, n_train)
-        test = [row for row, (_, i) in enumerate(rows) if i >= n_train]
+    def __init__(self, seed: int, *, n_train: int = 320, n_test: int = 64, n_subjects: int = 6) -> None:
+        texts = write_sentences(n_train + n_test, seed)
+        self._rng = rng = np.random.default_rng((seed, 1))
+        self.seed, self.n_train = seed, n_train
+        self.texts = texts = [texts[i] for i in rng.permutation(len(texts))]
+        self.words = [text.split() for text in texts]
+        letters = [np.array([len(word) for word in sentence]) for sentence in self.words]
+        readers = [draw_reader(np.concatenate(letters), rng) for _ in range(n_subjects)]
+        self._rows = [(a, i) for a in range(n_subjects) for i in range(len(texts))]
+        self._fixated = [fixated_places(letters[i], readers[a].intercept, rng) for a, i in self._rows]
+        self._n_tokens = np.array([len(places) for places in self._fixated])
+        gains = np.array([PlantedSignal(0.0, seed).gain(a) for a in range(n_subjects)])
+        self._gains = gains[[a for a, _ in self._rows]]
+        self._bags = bags_of(self.words, n_train)
+        self._eeg_noise = self._pooled_noise()
+
+    def _pooled_noise(self) -> np.ndarray:
+        """Mean noise of each trial, [rows, 840]: that of n independent tokens has 1/n of their covariance."""
+        noise = PlantedSignal(0.0, self.seed).noise(len(self._rows), self._rng)
+        return noise / np.sqrt(self._n_tokens)[:, None]
+
+    def _content(self, strength: float) -> np.ndarray:
+        """Mean signal of the fixated words of each trial, [rows, 840]."""
+        planted = PlantedSignal(strength, self.seed)
+        place = {word: k for k, word in enumerate(dict.fromkeys(word for text in self.words for word in text))}
+        table = np.array([planted.signal(word) for word in place])
+        of_sentence = [np.array([place[word] for word in text]) for text in self.words]
+        return np.array(
+            [table[of_sentence[i][at]].mean(0) for (_, i), at in zip(self._rows, self._fixated, strict=True)]
+        )
+
+    def _decode(self, pooled: np.ndarray) -> Decodings:
+        features, sentence = np.column_stack([pooled, self._n_tokens]), np.array([i for _, i in self._rows])
+        written = nearest_sentences(features, sentence, self._bags, self.n_train)
+        test = [(a, i) for a, i in self._rows if i >= self.n_train]
         return Decodings(
-            outputs=tuple(texts[k] for k in written),
-            references=tuple(texts[rows[row][1]] for row in test),
-            subjects=tuple(f"S{rows[row][0]}" for row in test),
+            outputs=tuple(self.texts[k] for k in written),
+            references=tuple(self.texts[i] for _, i in test),
+            subjects=tuple(f"S{a}" for a, _ in test),
             tasks=("reading",) * len(test),
             seeds=(0,) * len(test),
         )
 
-    return Run(decode(content), decode(np.zeros((1, N_FEATURES))), texts[:n_train])
+    def eeg(self, strength: float) -> Decodings:
+        """What the decoder writes for unseen sentences, from EEG of that strength."""
+        return self._decode(self._gains + self._content(strength) + self._eeg_noise)
+
+    @cached_property
+    def noise(self) -> Decodings:
+        """What the same decoder writes, trained on noise."""
+        return self._decode(self._gains + self._pooled_noise())
+
+    @property
+    def train_texts(self) -> list[str]:
+        """The sentences learnt from."""
+        return self.texts[: self.n_train]
+
+    def run(self, strength: float) -> Run:
+        """Both decoders."""
+        return Run(self.eeg(strength), self.noise, self.train_texts)
 
 
-def p_of(run: Run, seed: int, n_permutations: int = 199) -> float:
+def p_of(eeg: Decodings, train_texts: Sequence[str], seed: int, n_permutations: int = 199) -> float:
     """p_eeg of one run."""
-    return sentence_permutation(run.eeg, WordWeights(run.train_texts), n_permutations, seed).p
+    return sentence_permutation(eeg, WordWeights(train_texts), n_permutations, seed).p
 
 
 def power_curve(
@@ -84,10 +118,13 @@ def power_curve(
     """Share of runs with p < .05 at each strength: `strengths`, `rejected` and `runs`, side by side. null_runs: of
     strength 0, where it should be more than `n_runs`."""
     runs = [null_runs or n_runs if strength == 0 else n_runs for strength in strengths]
-    rejected = [
-        float(np.mean([p_of(experiment(strength, first_seed + k), k) < 0.05 for k in range(n)]))
-        for strength, n in zip(strengths, runs, strict=True)
-    ]
+    below: list[list[bool]] = [[] for _ in strengths]
+    for k in range(max(runs)):
+        drawn = Experiment(first_seed + k)
+        for strength, n, found in zip(strengths, runs, below, strict=True):
+            if k < n:
+                found.append(p_of(drawn.eeg(strength), drawn.train_texts, k) < 0.05)
+    rejected = [float(np.mean(found)) for found in below]
     return {"strengths": list(strengths), "rejected": rejected, "runs": [float(n) for n in runs]}
 
 
@@ -97,20 +134,26 @@ def fixated_places(letters: np.ndarray, intercept: float, rng: np.random.Generat
     return places if len(places) else np.array([letters.argmax()])
 
 
-def nearest_sentences(features: np.ndarray, sentence: np.ndarray, words: list[list[str]], n_train: int) -> np.ndarray:
-    """Ridge regression of bags of words, read out as train sentences: int64 [test rows], in order of the rows.
-
-    features: [rows, p]; sentence: int [rows], of which the first `n_train` are train sentences.
-    """
+def bags_of(words: list[list[str]], n_train: int) -> np.ndarray:
+    """Words of each train sentence, less their mean: [n_train, words that occur]."""
     vocabulary = {word: k for k, word in enumerate(sorted({w for s in words[:n_train] for w in s}))}
     bags = np.zeros((n_train, len(vocabulary)))
     for i, text in enumerate(words[:n_train]):
         np.add.at(bags[i], [vocabulary[w] for w in text], 1)
-    bags -= bags.mean(0)
+    return bags - bags.mean(0)
+
+
+def nearest_sentences(features: np.ndarray, sentence: np.ndarray, bags: np.ndarray, n_train: int) -> np.ndarray:
+    """Ridge regression of bags of words, read out as train sentences: int64 [test rows], in order of the rows.
+
+    features: [rows, p]; sentence: int [rows], of which the first `n_train` are train sentences; bags: of `bags_of`.
+    """
     train = sentence < n_train
-    x = (features - features[train].mean(0)) / (features[train].std(0) + 1e-6)
-    gram = x[train].T @ x[train]
+    learnt = features[train]
+    mean, spread = learnt.mean(0), learnt.std(0) + 1e-6
+    x, unseen = (learnt - mean) / spread, (features[~train] - mean) / spread
+    gram = x.T @ x
     gram[np.diag_indices_from(gram)] += RIDGE * train.sum()
-    said = x[~train] @ cho_solve(cho_factor(gram), x[train].T @ bags[sentence[train]])
-    bags /= np.linalg.norm(bags, axis=1, keepdims=True)
-    return np.asarray((said @ bags.T).argmax(1))  # the norm of `said` does not change the order
+    said = unseen @ cho_solve(cho_factor(gram), x.T @ bags[sentence[train]])
+    # The norm of `said` does not change the order.
+    return np.asarray((said @ (bags / np.linalg.norm(bags, axis=1, keepdims=True)).T).argmax(1))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spikeloom.bci.evaluation.calibration import fixated_places, nearest_sentences
+from spikeloom.bci.evaluation.calibration import bags_of, fixated_places, nearest_sentences
 from spikeloom.bci.evaluation.decodings import Decodings
 from spikeloom.bci.evaluation.null_worlds import World
 from spikeloom.bci.synthetic.planted import SCALE, PlantedSignal, fields
@@ -68,7 +68,7 @@ def gaze_world(seed: int, *, n_train: int = 320, n_test: int = 64, n_subjects: i
         return gains + planted.noise(len(rows), rng) / np.sqrt(n)[:, None]
 
     def decode(features: np.ndarray, n: np.ndarray) -> Decodings:
-        written = nearest_sentences(np.column_stack([features, n]), sentence, words, n_train)
+        written = nearest_sentences(np.column_stack([features, n]), sentence, bags_of(words, n_train), n_train)
         test = np.flatnonzero(sentence >= n_train)
         return Decodings(
             outputs=tuple(texts[k] for k in written),

@@ -78,6 +78,7 @@ class BIDSReading:
     def __init__(self, config: BIDSReadingConfig) -> None:
         self.config, self.root = config, Path(config.root)
         self.how: dict[Path, str] = {}  # recording -> what was done to bring it onto the net, once it was read
+        self.lost: dict[Path, int] = {}  # recording -> channels that measure nothing, once it was read
         if not self.root.is_dir():
             raise ValueError(f"{self.root} is no folder; {GET}, and give data.root=FOLDER")
         folder = self.root if config.derivative is None else self.root / "derivatives" / config.derivative
@@ -155,7 +156,7 @@ class BIDSReading:
         config = self.config
         rename = None if config.rename is None else read_renames(Path(config.rename))
         net = onto_net(read_recording(path), str(path), config.cap, unit=config.unit, rename=rename)
-        self.how[path], n = net.how, net.eeg_uv.shape[1]
+        self.how[path], self.lost[path], n = net.how, len(net.lost), net.eeg_uv.shape[1]
         shown, first, samples, x_px = [], [], [], []
         for index, sentence in enumerate(sentences, start):
             on, off = _samples(sentence, n)

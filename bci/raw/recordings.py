@@ -46,13 +46,15 @@ BLOCK = 1 << 16  # samples of every channel that are read at once where all are 
 class NetEEG:
     """eeg_uv: float64 `[105, T]` at 500 Hz in the order of the features. how: what was done to get there, in words.
     events: (second from the first sample, description) of every annotation and trigger. measured: channels of the
-    recording that it rests on. bad: int64 `[n, 2]`, samples (first, end) marked bad, discontinuous or not recorded."""
+    recording that it rests on. bad: int64 `[n, 2]`, samples (first, end) marked bad, discontinuous or not recorded.
+    lost: channels that measure nothing, flat or not finite, and were left out."""
 
     eeg_uv: np.ndarray
     how: str
     events: tuple[tuple[float, str], ...]
     measured: tuple[str, ...]
     bad: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    lost: tuple[str, ...] = ()
 
     def amplitudes(self, pieces: np.ndarray, reject_uv: float) -> np.ndarray:
         """Amplitudes `[n, 840]` of pieces `[n, 2]`, as `piece_amplitudes`; NaN also where a piece meets a bad span."""
@@ -117,11 +119,15 @@ def read_recording(path: Path) -> "mne.io.BaseRaw":
 
 
 def not_finite(raw: "mne.io.BaseRaw", name: str) -> int:
-    """Channels of a recording in which NaN or infinity stands somewhere; every sample is read. Raises ValueError."""
+    """How many EEG channels of a recording hold NaN or infinity somewhere; every sample is read. Raises ValueError
+    where all do."""
+    raw = raw.copy().pick("eeg", exclude=()) if "eeg" in raw else raw
     wrong = np.zeros(len(raw.ch_names), dtype=bool)
     with _named(name, "export it again"):
         for start in range(0, raw.n_times, BLOCK):
             wrong |= ~np.isfinite(raw.get_data(start=start, stop=min(start + BLOCK, raw.n_times))).all(axis=1)
+    if wrong.all():
+        raise ValueError(f"{name}: every EEG channel holds NaN or infinity; export the recording again")
     return int(wrong.sum())
 
 
@@ -226,6 +232,7 @@ def _onto_net(
         events=events.marks,
         measured=measured,
         bad=_samples(spans, data.shape[1]),
+        lost=lost.channels,
     )
 
 

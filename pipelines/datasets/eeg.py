@@ -8,11 +8,13 @@ or with asc=FILE of every fixation of the eye tracker that ran beside the EEG.""
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from spikeloom.accel.common.files import whole
+from spikeloom.accel.common.files import first_few, whole
+from spikeloom.accel.common.units import counted
 from spikeloom.bci.raw.channels import read_renames
 from spikeloom.bci.raw.clock import fit_clock, same_triggers
 from spikeloom.bci.raw.eyelink import EyeLink, gaze_of, read_eyelink
@@ -34,19 +36,30 @@ def root_of(config: DataConfig) -> Path:
 
 
 def check(config: DataConfig) -> None:
-    """Exits with 1 after one line for each recording that cannot be read; one without known electrodes can."""
-    problems = []
+    """Exits with 1 after one line for each recording that cannot be read or measures nothing; one without known
+    electrodes can. Channels that measure nothing are counted at the end: the others are usable."""
+    problems: list[str] = []
+    lost: dict[str, int] = {}  # file -> channels
     print(f"eeg in {root_of(config)}")
     for file in watch(find_recordings(root_of(config)), "reading recordings"):
         try:
-            print(f"  {file.name}: {in_one_line(file, config)}")
+            line, lost[file.name] = in_one_line(file, config)
+            print(f"  {file.name}: {line}")
         except (ValueError, OSError) as error:
             problems.append(str(error))
     for problem in problems:
         print(f"problem: {' '.join(problem.split())}")
     if problems:
         sys.exit(1)
-    print("no problem found")
+    print(closing(lost))
+
+
+def closing(lost: Mapping[str, int]) -> str:
+    """The last line of a check without problems; lost: channels that measure nothing, by file."""
+    if not any(lost.values()):
+        return "no problem found"
+    files = first_few([f"{name} {n}" for name, n in lost.items() if n])
+    return f"left out: {counted(sum(lost.values()), 'channel')} with NaN, infinity or one value throughout ({files})"
 
 
 def onto_the_net(file: Path, config: DataConfig) -> NetEEG:
@@ -55,8 +68,8 @@ def onto_the_net(file: Path, config: DataConfig) -> NetEEG:
     return onto_net(read_recording(file), str(file), config.cap, unit=config.unit, rename=rename)
 
 
-def in_one_line(file: Path, config: DataConfig) -> str:
-    """What is in one recording, and how it comes onto the net."""
+def in_one_line(file: Path, config: DataConfig) -> tuple[str, int]:
+    """What is in one recording, how it comes onto the net, and how many of its channels measure nothing."""
     if file.suffix.lower() == ".asc":
         gaze = read_eyelink(file)
         seconds = np.ptp(gaze.samples[:, 0]) / 1000
@@ -66,7 +79,7 @@ def in_one_line(file: Path, config: DataConfig) -> str:
             f"({closed:,} of them without a value), "
             f"{len(gaze.fixations)} fixations, {gaze.n_saccades} saccades, {gaze.n_blinks} blinks, "
             f"{len(gaze.triggers)} triggers, {len(gaze.messages)} messages" + "".join(f"; {n}" for n in gaze.notes)
-        )
+        ), 0
     raw = read_recording(file)
     has = f"{len(raw.ch_names)} channels at {raw.info['sfreq']:g} Hz, {raw.times[-1]:.1f} s"
     has += f", {len(raw.annotations)} events"
@@ -77,8 +90,8 @@ def in_one_line(file: Path, config: DataConfig) -> str:
             raise
         wrong = not_finite(raw, str(file))
         has += f", {wrong} channels with NaN or infinity" if wrong else ""
-        return f"{has}; not onto the net: {' '.join(str(error).split())}"
-    return f"{has}; onto the net: {net.how}; mean |EEG| {np.abs(net.eeg_uv).mean():.1f} uV"
+        return f"{has}; not onto the net: {' '.join(str(error).split())}", wrong
+    return f"{has}; onto the net: {net.how}; mean |EEG| {np.abs(net.eeg_uv).mean():.1f} uV", len(net.lost)
 
 
 def one_recording(config: DataConfig) -> tuple[Path, NetEEG]:

@@ -9,6 +9,7 @@ from spikeloom.bci.raw.sentences import sentences_of
 from spikeloom.bci.zuco.quality import quality_table
 from spikeloom.bci.zuco.samples import DROP_REASONS, SamplesConfig
 from spikeloom.pipelines.config.data import DataConfig
+from spikeloom.pipelines.datasets.eeg import closing
 from spikeloom.pipelines.training.runtime import watch
 
 
@@ -37,7 +38,7 @@ def check(config: DataConfig, source: BIDSReadingConfig) -> None:
         print(f"problem: {problem}")
     if problems:
         sys.exit(1)
-    print("no problem found")
+    print(closing({path.name: n for path, n in corpus.lost.items()}))
 
 
 def describe(config: DataConfig, source: BIDSReadingConfig) -> None:

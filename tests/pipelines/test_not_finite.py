@@ -152,7 +152,32 @@ def test_what_is_not_finite_is_found_and_named(name: str, tmp_path: Path, capsys
     config = DataConfig(dataset=dataset, root=str(tmp_path / "set"), out=str(tmp_path / "o.html"), settings=settings)
     with suppress(SystemExit):
         data.check(config)
-    assert wanted in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert wanted in said and "no problem found" not in said
+
+
+@pytest.mark.parametrize("channels", [["left", "right"], ["C3", "C4", "Cz", "Pz", "Fz", "O1", "O2", "F3", "F4"]])
+def test_a_recording_of_nothing_but_nan_is_a_problem_on_the_net_or_not(
+    channels: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mne
+
+    empty = np.full((len(channels), 3000), np.nan)
+    info = mne.create_info(channels, 500.0, "eeg")
+    mne.io.RawArray(empty, info, verbose="error").save(tmp_path / "x_raw.fif", verbose="error")
+    with pytest.raises(SystemExit) as ended:
+        data.check(DataConfig(dataset="eeg", root=str(tmp_path)))
+    assert ended.value.code == 1 and "problem: " in capsys.readouterr().out
+
+
+def test_channels_of_nothing_but_nan_are_counted_and_the_others_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = noise()
+    raw._data[3:5] = np.nan
+    raw.save(tmp_path / "x_raw.fif", verbose="error")
+    data.check(DataConfig(dataset="eeg", root=str(tmp_path)))
+    assert "left out: 2 channels with NaN, infinity or one value throughout (x_raw.fif 2)" in capsys.readouterr().out
 
 
 def test_a_set_of_some_tasks_is_checked_in_those_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

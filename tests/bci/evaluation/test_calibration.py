@@ -16,11 +16,15 @@ from spikeloom.bci.evaluation.battery import (
     synthetic_pool,
     world_p,
 )
-from spikeloom.bci.evaluation.calibration import experiment
+from spikeloom.bci.evaluation.calibration import RIDGE, Experiment, fixated_places
+from spikeloom.bci.evaluation.calibration import p_of as p_eeg
 from spikeloom.bci.evaluation.confounds import drift_world
 from spikeloom.bci.evaluation.levels import character_similarity, tabulated
 from spikeloom.bci.evaluation.null_worlds import NULL_WORLDS, PLANTED_WORLD, NullWorld, Text, draw
 from spikeloom.bci.evaluation.significance import Sentences, WordWeights, kernels, sentence_permutation
+from spikeloom.bci.synthetic.planted import PlantedSignal
+from spikeloom.bci.zuco.corpus import write_sentences
+from spikeloom.bci.zuco.gaze import draw_reader
 from spikeloom.bci.zuco.materials import read_materials
 from spikeloom.bci.zuco.text import normalise
 from tests.conftest import data_folder
@@ -122,12 +126,50 @@ def test_readers_who_agree_and_lengths_that_leak_fool_the_permutation_of_rows():
 
 
 def test_the_pipeline_is_silent_without_a_signal_and_speaks_with_one():
-    found = {}
-    for strength in (0.0, 1.0):
-        runs = [experiment(strength, seed, n_train=160, n_test=48, n_subjects=4) for seed in range(3)]
-        found[strength] = [sentence_permutation(r.eeg, WordWeights(r.train_texts), 199).p for r in runs]
-    assert sum(p < 0.05 for p in found[0.0]) <= 1
-    assert max(found[1.0]) < 0.05
+    silent, speaking = [], []
+    for seed in range(3):
+        drawn = Experiment(seed, n_train=160, n_test=48, n_subjects=4)
+        silent.append(p_eeg(drawn.eeg(0.0), drawn.train_texts, seed))
+        speaking.append(p_eeg(drawn.eeg(1.0), drawn.train_texts, seed))
+    assert sum(p < ALPHA for p in silent) <= 1
+    assert max(speaking) < ALPHA
+
+
+def one_by_one(strength: float, seed: int, n_train: int, n_test: int, n_subjects: int) -> list[list[str]]:
+    """What the decoders of EEG and of noise write, trial by trial and nothing shared: the oracle of `Experiment`."""
+    texts, rng = write_sentences(n_train + n_test, seed), np.random.default_rng((seed, 1))
+    texts = [texts[i] for i in rng.permutation(len(texts))]
+    letters = [np.array([len(word) for word in text.split()]) for text in texts]
+    readers = [draw_reader(np.concatenate(letters), rng) for _ in range(n_subjects)]
+    planted = PlantedSignal(strength, seed)
+    rows = [(a, i) for a in range(n_subjects) for i in range(len(texts))]
+    read = [fixated_places(letters[i], readers[a].intercept, rng) for a, i in rows]
+    content = [
+        np.mean([planted.signal(texts[i].split()[w]) for w in at], 0) for (_, i), at in zip(rows, read, strict=True)
+    ]
+    vocabulary = sorted({word for text in texts[:n_train] for word in text.split()})
+    bags = np.array([[text.split().count(word) for word in vocabulary] for text in texts[:n_train]], float)
+    bags -= bags.mean(0)
+    train = np.array([i < n_train for _, i in rows])
+    written = []
+    for signal in (content, np.zeros((1, 840))):
+        gains = np.array([planted.gain(a) for a, _ in rows])
+        noise = planted.noise(len(rows), rng) / np.sqrt([len(at) for at in read])[:, None]
+        features = np.column_stack([gains + signal + noise, [len(at) for at in read]])
+        x = (features - features[train].mean(0)) / (features[train].std(0) + 1e-6)
+        gram = x[train].T @ x[train] + RIDGE * train.sum() * np.eye(x.shape[1])
+        said = x[~train] @ np.linalg.solve(gram, x[train].T @ bags[[i for _, i in rows if i < n_train]])
+        nearest = (said @ (bags / np.linalg.norm(bags, axis=1, keepdims=True)).T).argmax(1)
+        written.append([texts[k] for k in nearest])
+    return written
+
+
+def test_experiments_that_share_their_draws_write_what_each_alone_writes():
+    shared = Experiment(5, n_train=60, n_test=24, n_subjects=2)
+    for strength in (0.0, 0.25, 1.0):
+        eeg, noise = one_by_one(strength, 5, 60, 24, 2)
+        assert list(shared.eeg(strength).outputs) == eeg
+        assert list(shared.noise.outputs) == noise
 
 
 @pytest.mark.slow

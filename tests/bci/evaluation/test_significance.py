@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spikeloom.bci.evaluation.calibration import experiment
+from spikeloom.bci.evaluation.calibration import Experiment
 from spikeloom.bci.evaluation.decodings import Decodings
 from spikeloom.bci.evaluation.excess import excess, row_excess
 from spikeloom.bci.evaluation.protocol import ProtocolConfig, evidence
@@ -158,8 +158,9 @@ def test_two_constant_decoders_differ_by_exactly_nothing():
 
 
 def test_the_report_opens_with_the_honest_sentence():
+    drawn = Experiment(0)
     for strength, said in ((0.0, "does not beat"), (1.0, "The model beats")):
-        run = experiment(strength, 0)
+        run = drawn.run(strength)
         found = ProtocolConfig(n_permutations=99, n_draws=200).build().assess(
             run.eeg, run.noise, run.train_texts, dropped={"sentence_nan": 2}, decoding={"num_beams": 1}
         )  # fmt: skip
