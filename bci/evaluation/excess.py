@@ -19,7 +19,7 @@ from spikeloom.bci.evaluation.significance import (
     Sentences,
     WordWeights,
     common_trials,
-    kernels,
+    distinct_kernels,
     mean_kernels,
 )
 
@@ -46,15 +46,13 @@ def row_excess(decodings: Decodings, weights: WordWeights) -> np.ndarray:
     """float64 [rows], as in the equation above; differences of rounding only are 0."""
     sentences = Sentences.of(decodings)
     own = sentences.of_row
-    distinct = {text: i for i, text in enumerate(dict.fromkeys(decodings.outputs))}
-    m = kernels(list(distinct), sentences, weights)["idf"]
-    w = mean_kernels(decodings, sentences, weights)["idf"]
+    output, found = distinct_kernels(decodings, weights)
+    m, w = found["idf"], mean_kernels(decodings, weights)["idf"]
     row_means, column_means = np.empty_like(m), np.empty(len(sentences))  # over the stratum of a column
-    for g in sentences.strata():
+    for g in sentences.strata:
         row_means[:, g] = m[:, g].mean(1, keepdims=True)
         block = w[np.ix_(g, g)]
         column_means[g] = block.mean(0) - block.mean()
-    output = np.array([distinct[text] for text in decodings.outputs])
     excess = m[output, own] - row_means[output, own] - column_means[own]
     return np.where(np.abs(excess) < ROUNDING, 0.0, excess)
 

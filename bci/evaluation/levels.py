@@ -26,7 +26,7 @@ from spikeloom.bci.evaluation.significance import (
     Similarity,
     WordWeights,
     common_trials,
-    kernels,
+    distinct_kernels,
     level_difference,
     level_permutation,
     occurrences,
@@ -89,11 +89,9 @@ def semantic_similarity(encoder: SentenceEncoder) -> Similarity:
 
 def retrieval_scores(decodings: Decodings, weights: WordWeights) -> tuple[np.ndarray, Sentences]:
     """How well each row's output fits each sentence [rows, n], by the idf overlap of words."""
-    sentences = Sentences.of(decodings)
-    distinct = {text: i for i, text in enumerate(dict.fromkeys(decodings.outputs))}
-    m = kernels(list(distinct), sentences, weights)["idf"]
-    m = np.round(m, 9)  # residuals of equal overlaps differ by rounding only; ties are ties
-    return m[[distinct[text] for text in decodings.outputs]], sentences
+    of_row, found = distinct_kernels(decodings, weights)
+    # Residuals of equal overlaps differ by rounding only; ties are ties.
+    return np.round(found["idf"], 9)[of_row], Sentences.of(decodings)
 
 
 def similarities(encoder: SentenceEncoder | None = None) -> dict[str, Similarity]:

@@ -101,7 +101,7 @@ def retrieval_permutation(
     scores: [rows, n], higher fits better; the rows are those of `sentences.of_row`, the columns in its order. The best
     of a gallery ranks last, so its M is 1; ties share their mean rank. Raises ValueError for another shape.
     """
-    return permutation_test({"rank": mean_ranks(scores, sentences)}, sentences.strata(), n_permutations, seed)
+    return permutation_test({"rank": mean_ranks(scores, sentences)}, sentences.strata, n_permutations, seed)
 
 
 def retrieval_difference(
@@ -109,7 +109,7 @@ def retrieval_difference(
 ) -> PermutationTest:
     """The same of EEG minus a control, each as (scores, sentences) of the trials both have."""
     w = mean_ranks(*eeg) - mean_ranks(*noise)
-    return permutation_test({"rank": w}, eeg[1].strata(), n_permutations, seed)
+    return permutation_test({"rank": w}, eeg[1].strata, n_permutations, seed)
 
 
 def mean_ranks(scores: np.ndarray, sentences: Sentences) -> np.ndarray:

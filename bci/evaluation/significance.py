@@ -19,6 +19,7 @@ W of the EEG minus W of the noise decoder, can. The headline is the larger of th
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -45,6 +46,7 @@ class Sentences:
     of_row: np.ndarray
 
     @classmethod
+    @lru_cache(maxsize=8)  # every level of one decoder asks for the same
     def of(cls, decodings: Decodings) -> "Sentences":
         """The sentences that the rows of `decodings` read. Raises ValueError for fewer than two."""
         row_keys = [key_of(text) for text in decodings.references]
@@ -63,7 +65,7 @@ class Sentences:
     def __len__(self) -> int:
         return len(self.keys)
 
-    @property
+    @cached_property
     def n_words(self) -> np.ndarray:
         """int64 [n], as `bci.evaluation.tokens` counts them."""
         return np.array([n_words(text) for text in self.texts])
@@ -73,6 +75,7 @@ class Sentences:
         """int64 [n]."""
         return np.array([len(text) for text in self.texts])
 
+    @cached_property
     def strata(self) -> list[np.ndarray]:
         """Indices of the sentences of each stratum: within a task, neighbours in length merged until there are
         `SMALLEST_STRATUM`; a shorter tail joins the last stratum."""
@@ -224,15 +227,22 @@ def sentence_permutation(
 ) -> PermutationTest:
     """p_eeg: whether the outputs name their own sentences better than others of the same task and length."""
     sentences = Sentences.of(decodings)
-    w = mean_kernels(decodings, sentences, weights)
-    return permutation_test(w, sentences.strata(), n_permutations, seed)
+    return permutation_test(mean_kernels(decodings, weights), sentences.strata, n_permutations, seed)
 
 
-def mean_kernels(decodings: Decodings, sentences: Sentences, weights: WordWeights) -> dict[str, np.ndarray]:
-    """W [n, n] of each kernel; every distinct output is compared once."""
+@lru_cache(maxsize=8)
+def distinct_kernels(decodings: Decodings, weights: WordWeights) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Which distinct output each row wrote, int64 [rows], and M [distinct outputs, n] of each kernel."""
     distinct = {text: i for i, text in enumerate(dict.fromkeys(decodings.outputs))}
-    mean = sentences.averaging(np.array([distinct[text] for text in decodings.outputs]), len(distinct))
-    return {name: mean @ m for name, m in kernels(list(distinct), sentences, weights).items()}
+    of_row = np.array([distinct[text] for text in decodings.outputs])
+    return of_row, kernels(list(distinct), Sentences.of(decodings), weights)
+
+
+def mean_kernels(decodings: Decodings, weights: WordWeights) -> dict[str, np.ndarray]:
+    """W [n, n] of each kernel; every distinct output is compared once."""
+    of_row, found = distinct_kernels(decodings, weights)
+    mean = Sentences.of(decodings).averaging(of_row, len(found["idf"]))
+    return {name: mean @ m for name, m in found.items()}
 
 
 def level_permutation(
@@ -241,7 +251,7 @@ def level_permutation(
     """The same test with another similarity of texts in place of word overlap, such as characters or meaning."""
     sentences = Sentences.of(decodings)
     return permutation_test(
-        {"similarity": mean_similarity(decodings, sentences, similarity)}, sentences.strata(), n_permutations, seed
+        {"similarity": mean_similarity(decodings, sentences, similarity)}, sentences.strata, n_permutations, seed
     )
 
 
@@ -253,7 +263,7 @@ def level_difference(
     sentences = Sentences.of(eeg)
     own = mean_similarity(eeg, sentences, similarity)
     other = mean_similarity(noise, Sentences.of(noise), similarity)
-    return permutation_test({"similarity": own - other}, sentences.strata(), n_permutations, seed)
+    return permutation_test({"similarity": own - other}, sentences.strata, n_permutations, seed)
 
 
 def mean_similarity(decodings: Decodings, sentences: Sentences, similarity: Similarity) -> np.ndarray:
@@ -269,8 +279,8 @@ def difference_permutation(
     """p_diff: the same test on W of `eeg` minus W of `noise`, which is the mean over its seeds, on common trials."""
     eeg, noise = common_trials(eeg, noise)
     sentences = Sentences.of(eeg)
-    own, other = mean_kernels(eeg, sentences, weights), mean_kernels(noise, Sentences.of(noise), weights)
-    return permutation_test({k: own[k] - other[k] for k in KERNELS}, sentences.strata(), n_permutations, seed)
+    own, other = mean_kernels(eeg, weights), mean_kernels(noise, weights)
+    return permutation_test({k: own[k] - other[k] for k in KERNELS}, sentences.strata, n_permutations, seed)
 
 
 def trials(decodings: Decodings) -> list[tuple[str, str, str]]:
@@ -280,6 +290,7 @@ def trials(decodings: Decodings) -> list[tuple[str, str, str]]:
     ]
 
 
+@lru_cache(maxsize=8)
 def common_trials(eeg: Decodings, noise: Decodings) -> tuple[Decodings, Decodings]:
     """The rows of both whose trial every seed of both has, so that a mean over rows is a mean over seeds.
 

@@ -57,7 +57,7 @@ def rows_permuted(world: NullWorld, seed: int) -> float:
     ratio = read / said[:, None]
     m *= np.sqrt(ratio) * np.exp(np.minimum(0, 1 - ratio))  # matches / words of the output, times BP
     stratum = np.empty(len(sentences), int)
-    for k, g in enumerate(sentences.strata()):
+    for k, g in enumerate(sentences.strata):
         stratum[g] = k
     own, scores = sentences.of_row, []
     for _ in range(199):

@@ -78,7 +78,7 @@ def literal(rows: Decodings, train: list[str]) -> tuple[dict[str, np.ndarray], n
         found[name] = np.array([np.mean([m_idf[r] for r, i in enumerate(own) if i == k], 0) for k in range(len(keys))])
     w, values = found["idf"], []
     for r, i in enumerate(own):
-        (g,) = [g for g in Sentences.of(rows).strata() if i in g]
+        (g,) = [g for g in Sentences.of(rows).strata if i in g]
         values.append(m_idf[r, i] - m_idf[r, g].mean() - w[g, i].mean() + w[np.ix_(g, g)].mean())
     return found, np.array(values)
 
@@ -87,7 +87,7 @@ def test_kernels_and_excess_equal_the_written_out_equations():
     rows, train = decoder(0.2)
     rows = replace(rows, outputs=("", "zzz unheard-of zzz", *rows.outputs[2:]))
     expected, values = literal(rows, train)
-    found = mean_kernels(rows, Sentences.of(rows), WordWeights(train))
+    found = mean_kernels(rows, WordWeights(train))
     for name, w in expected.items():
         np.testing.assert_allclose(found[name], w, atol=1e-12)
     np.testing.assert_allclose(row_excess(rows, WordWeights(train)), values, atol=1e-9)
@@ -109,7 +109,7 @@ def test_statistic_equals_the_written_out_one():
 def test_strata_hold_five_neighbours_in_length_of_one_task():
     rows, _ = decoder(0.0)
     sentences = Sentences.of(rows)
-    strata = sentences.strata()
+    strata = sentences.strata
     assert sorted(np.concatenate(strata).tolist()) == list(range(len(sentences)))
     assert min(map(len, strata)) >= 5
     assert all(len({sentences.tasks[i] for i in g}) == 1 for g in strata)
