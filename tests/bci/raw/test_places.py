@@ -1,6 +1,6 @@
 """Electrodes are found whatever their spelling, unit and frame of place; a dead channel is told from a reference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import mne
 import numpy as np
@@ -131,3 +131,59 @@ def test_cz_of_the_net_is_dead_where_the_others_refer_to_their_average() -> None
 def test_names_of_ten_twenty_are_known_in_every_spelling() -> None:
     for spell in ("EEG{}", "EEG_{}", "POL {}", "{}_Ref", "EEG-{}-A1"):
         assert "19 electrodes interpolated" in onto_net(named([spell.format(name) for name in TWENTY]), "x").how
+
+
+def rates(raws: Iterable[mne.io.RawArray], n_places: int) -> dict[str, float]:
+    """Of every `n_places`-th electrode: how often zeros are taken for the reference where they are it, where the
+    electrode is dead, and where the average is the reference; `open`: how often nothing is said of a reference."""
+    found = []
+    for raw in raws:
+        places = raw.ch_names[:: max(1, len(raw.ch_names) // n_places)]
+        found += [errors_of_zeros(raw, name) for name in places]
+    reference, dead, averaged = np.array(found).T
+    return {
+        "reference": float((reference <= ZEROS_FIT).mean()), "dead": float((dead <= ZEROS_FIT).mean()),
+        "averaged": float((averaged <= ZEROS_FIT).mean()), "open": float(np.isnan(reference).mean()), "n": len(found),
+    }  # fmt: skip
+
+
+def noisy(raw: mne.io.RawArray, noise: float) -> mne.io.RawArray:
+    """With white noise of `noise` times the median deviation."""
+    made = raw.copy()
+    rng = np.random.default_rng(1)
+    made._data += noise * np.median(raw._data.std(axis=1)) * rng.standard_normal(raw._data.shape)
+    return made
+
+
+def named_of(montage: str) -> list[str]:
+    return list(mne.channels.make_standard_montage(montage).ch_names)
+
+
+@pytest.mark.slow
+def test_dead_electrodes_and_references_are_told_apart_on_caps_and_subsets_never_tuned_on() -> None:
+    """`pytest -s -m slow tests/bci/raw/test_places.py` prints the table of docs/eeg.md."""
+    montages = {
+        "10-20, 19 electrodes": TWENTY, "biosemi32": named_of("biosemi32"),
+        "32 of biosemi64": named_of("biosemi64")[::2],
+        "biosemi64": named_of("biosemi64"),
+        "easycap-M1": [name for name in named_of("easycap-M1") if name in system().ch_names],
+    }  # fmt: skip
+    caps = {
+        f"{montage}, noise {noise:g}": [noisy(smooth(names), noise)]
+        for montage, names in montages.items()
+        for noise in (0.0, 0.25, 0.5, 1.0)
+    }
+    real = []
+    for file in sorted(data_folder("eeg/physionet_mmidb").glob("*.edf")):
+        raw = read_recording(file).crop(20, 40).load_data(verbose="error")
+        raw.rename_channels(electrodes_of(raw.ch_names, file.name).renames).set_montage(system(), on_missing="ignore")
+        real.append(raw)
+    for n in (64, 32, 21, 16):
+        subsets = [raw.copy().pick(raw.ch_names[start :: 64 // n][:n]) for start, raw in enumerate(real)]
+        for noise in (0.0, 0.25, 0.5):
+            caps[f"recorded, {n} of 64, noise {noise:g}"] = [noisy(raw, noise) for raw in subsets]
+    print("\n| electrodes | n | reference found | left open | dead taken for it | dead, average reference |")
+    for name, raws in caps.items():
+        found = rates(raws, 12)
+        shown = (found["reference"], found["open"], found["dead"], found["averaged"])
+        print(f"| {name} | {found['n']} | " + " | ".join(f"{100 * share:.0f} %" for share in shown) + " |")
