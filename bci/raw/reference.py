@@ -8,7 +8,8 @@ through all N electrodes, B = (G + lambda I)^-1 under coefficients that sum to 0
     error of zeros at c = z_c / median of z_k over the others, and lambda the one with the least of them
 
 Where it is at most `ZEROS_FIT`, zeros are no worse than an interpolation. Left open, as NaN: noise so large that any
-zeros would fit, unknown places, too few electrodes.
+zeros would fit, unknown places, too few electrodes. An electrode that is left open is interpolated, which costs little;
+a dead one taken for the reference would stand as a measured zero. How often either happens: docs/eeg.md.
 """
 
 from functools import cache
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import mne
 
 ZEROS_FIT = 1.5  # error below which zeros are a reference
-TELLING = 0.9  # error of zeros in a field about its average, from which on neighbours tell of an electrode
+TELLING = ZEROS_FIT  # error of zeros in a field about its average, below which any electrode's zeros would fit
 AVERAGED = 0.05  # deviation of the mean of all, to the median of theirs, below which it is the reference
 LEAST_ELECTRODES = 8
 SMOOTHING = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # lambda / g(1)

@@ -187,3 +187,4 @@ def test_dead_electrodes_and_references_are_told_apart_on_caps_and_subsets_never
         found = rates(raws, 12)
         shown = (found["reference"], found["open"], found["dead"], found["averaged"])
         print(f"| {name} | {found['n']} | " + " | ".join(f"{100 * share:.0f} %" for share in shown) + " |")
+        assert max(found["dead"], found["averaged"]) <= 0.05, name
