@@ -32,7 +32,7 @@ from spikeloom.pipelines.training.run_dir import load_config, load_model
 
 log = logging.getLogger("spikeloom.demo")
 STRENGTH = 3.0  # of the synthetic signal, relative to the noise
-PRETRAIN_EPOCHS, DECODER_EPOCHS = 24, 14
+PRETRAIN_EPOCHS, DECODER_EPOCHS = 20, 12
 SEEDS = 1  # of the noise control: too few for a result
 
 

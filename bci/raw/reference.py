@@ -9,7 +9,8 @@ through all N electrodes, B = (G + lambda I)^-1 under coefficients that sum to 0
 
 Where it is at most `ZEROS_FIT`, zeros are no worse than an interpolation. Left open, as NaN: noise so large that any
 zeros would fit, unknown places, too few electrodes. An electrode that is left open is interpolated, which costs little;
-a dead one taken for the reference would stand as a measured zero. How often either happens: docs/eeg.md.
+a dead one taken for the reference would stand as a measured zero. How often either happens is counted in a slow
+test, tests/bci/raw/test_places.py.
 """
 
 from functools import cache
