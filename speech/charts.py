@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from spikeloom.accel.common.charts import WIDTH_IN, check_fractions, percent
 from spikeloom.accel.common.report import INK, Section, Table, new_figure, palette
+from spikeloom.accel.common.units import prefixed
 
 MAX_RASTER_LAYERS = 6
 MAX_RASTER_CHANNELS = 48  # more rows than this and the dots of neighbours touch
@@ -225,16 +226,18 @@ def accuracy_against_cost(
     check_fractions([(point[0], point[3]) for point in every], "accuracy of stage")
     figure = new_figure(WIDTH_IN, 3.6)
     panels = figure.subplots(1, 2, sharey=True)
-    costs = ("Time steps in a word (mean)", "Energy of a word (mJ)")
+    times, unit = prefixed(max(point[2] for point in every) * 1e9)  # of picojoules
+    costs = ("Time steps in a word (mean)", f"Energy of a word ({unit}J)")
     for column, (panel, cost) in enumerate(zip(panels, costs, strict=True), 1):
         curves = [("distilled from the finer one", points, palette[0], "o-")]
         curves += [("from scratch", [undistilled], palette[1], "D")] if undistilled else []
         for label, shown, colour, style in curves:
-            x, y = [point[column] for point in shown], [100 * point[3] for point in shown]
+            x = [point[1] if column == 1 else point[2] * 1e9 / times for point in shown]
+            y = [100 * point[3] for point in shown]
             spread = np.nan_to_num([100 * point[4] for point in shown])
             panel.errorbar(x, y, yerr=spread, fmt=style, color=colour, capsize=3, linewidth=1.6, label=label)
         for label, *values in points:
-            place = (values[column - 1], 100 * values[2])
+            place = (values[0] if column == 1 else values[1] * 1e9 / times, 100 * values[2])
             panel.annotate(label, place, xytext=(6, 6), textcoords="offset points", fontsize=9.5, color=INK)
         panel.set(xlabel=cost, xlim=(0, None))
         panel.margins(x=0.15, y=0.2)

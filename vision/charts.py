@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from spikeloom.accel.common.charts import WIDTH_IN, short
-from spikeloom.accel.common.report import INK, MUTED, WARN, Section, new_figure, palette
+from spikeloom.accel.common.report import GRID, INK, MUTED, WARN, Section, new_figure, palette
 
 GALLERY, COLUMNS = 24, 8  # pictures in a gallery, and in one row of it
 
@@ -59,7 +59,9 @@ def event_frames(frames: np.ndarray, name: str) -> Section:
     for panel, step in zip(panels, steps, strict=True):
         darker, brighter = (np.clip(frames[step, p] / top, 0, 1) for p in (0, 1))
         panel.imshow(np.stack([1 - brighter, 1 - brighter / 2 - darker / 2, 1 - darker], -1), interpolation="nearest")
-        panel.axis("off")
+        panel.set(xticks=[], yticks=[])
+        for spine in panel.spines.values():  # a frame without events is as white as the page
+            spine.set(visible=True, color=GRID)
         panel.set_title(f"{step + 1}", fontsize=9, color=MUTED)
     return Section(
         f"A recording of “{name}”",

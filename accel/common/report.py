@@ -174,7 +174,9 @@ def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
 
     source = resources.files("spikeloom.accel.common").joinpath("report.html").read_text("utf-8")
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["breakable"] = _breakable
+    return environment.from_string(source)
 
 
 def _numbers(sections: Sequence[Section]) -> list[str]:
@@ -209,7 +211,10 @@ def _shown(table: Table, title: str) -> dict[str, Any]:
     """What the template shows of a table: heads and cells with their kinds, and whether a narrow screen gets one row
     below the other, with the column of each cell in front of it."""
     columns = [_column([row[i] for row in table.rows]) for i in range(len(table.columns))]
-    kinds = ["number" if n else "prose" if max(map(len, texts), default=0) > 30 else "" for texts, n in columns]
+    kinds = [
+        "number" if n else "prose" if any(len(text) > 30 and " " in text for text in texts) else ""
+        for texts, n in columns
+    ]
     heads = list(map(str, table.columns))
     least = sum(
         PROSE_PX if kind == "prose" else CELL_PX + LETTER_PX * max(map(len, [*(texts if n else " ".join(texts).split()),
@@ -261,6 +266,16 @@ def _prose(text: str) -> str:
     from markupsafe import escape as escaped
 
     return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escaped(text.strip()))))
+
+
+def _breakable(text: str) -> str:
+    """Escaped text whose long words may break behind a point, stroke or underscore, as keys and paths have them."""
+    from markupsafe import Markup
+    from markupsafe import escape as escaped
+
+    pieces = re.split(r"(\S{18,})", str(text))
+    long = [re.sub(r"(?<=\w[._/])(?=[A-Za-z])", "\0", piece) if i % 2 else piece for i, piece in enumerate(pieces)]
+    return Markup(str(escaped("".join(long))).replace("\0", "<wbr />"))
 
 
 def _svg(figure: Figure, name: str, label: str) -> str:

@@ -27,6 +27,22 @@ def scaled(value: float, prefixes: tuple[str, ...], unit: str, digits: int = 3) 
     return f"{text} {prefixes[at]}{unit}".rstrip()
 
 
+def prefixed(value: float, prefixes: tuple[str, ...] = PREFIXES) -> tuple[float, str]:
+    """For an axis: what its values are divided by, and the prefix of their unit.
+
+    Args:
+        value: the largest, in the unit of the first prefix.
+        prefixes: each 1,000 times the one before.
+
+    Returns:
+        Such as (1e6, "µ") for 12.3 million picojoules.
+    """
+    times, at = 1.0, 0
+    while at < len(prefixes) - 1 and abs(value) / times >= 1000:
+        times, at = times * 1000, at + 1
+    return times, prefixes[at]
+
+
 def energy_text(pj: float, digits: int = 3) -> str:
     """Picojoules as pJ to J."""
     return scaled(pj, PREFIXES[:5], "J", digits)

@@ -80,7 +80,7 @@ def tell_decoder(
     run: Path, config: TrainConfig, result: dict[str, Any], test: Decodings, model: E2TPTR, valid: EncodedTrials
 ) -> None:
     """report.html of a decoder that has no controls yet."""
-    rows = [(test.references[row], test.outputs[row]) for row in examples(test.references)]
+    rows = [(test.references[row], test.outputs[row] or "(nothing)") for row in examples(test.references)]
     decodes = Section(
         "What it wrote", "Free-running: the decoder sees the EEG and its own words, never the text.",
         table=Table(("read", "written"), rows),

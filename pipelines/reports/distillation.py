@@ -172,4 +172,6 @@ def settings_of(config: DistillConfig) -> Section:
         ["epoch kept", config.teacher_pick],
         ["learning rate", f"{config.optimizer.lr:g}"],
     ]
-    return Section("What was run", "config.yaml beside this page holds everything.", table=Table(["", "value"], rows))
+    return Section(
+        "What was run", "config.yaml beside this page holds everything.", table=Table(["setting", "value"], rows)
+    )

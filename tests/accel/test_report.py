@@ -315,6 +315,14 @@ def test_on_a_narrow_screen_a_table_that_is_too_wide_is_stacked_with_the_column_
     assert labels[3] == ["read", "written"] and set(labels[0] + labels[2] + labels[4]) == {None}
 
 
+def test_long_keys_break_at_their_points_and_need_no_column_in_front_of_them(tmp_path: Path) -> None:
+    table = Table(("Key", "Value"), [("optimizer.cosine_period_epochs_of_all", "none <b>"), ("run", "a_b")] * 10)
+    page = render("", "", [Section("Settings", "", table=table)], tmp_path / "a.html").read_text()
+    assert "<td>optimizer.<wbr />cosine_<wbr />period_<wbr />epochs_<wbr />of_<wbr />all</td>" in page
+    assert "<td>none &lt;b&gt;</td>" in page and "<td>a_b</td>" in page
+    assert "data-column" not in page.split("</style>")[1]
+
+
 def test_code_is_set_as_code_and_everything_else_is_escaped(tmp_path: Path) -> None:
     text, root = page(tmp_path, Section("Text", "Run `a <b>`.", text="One ` alone & <i>"))
     assert [code.text for code in root.iter("code")] == ["a <b>"]

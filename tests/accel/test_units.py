@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from spikeloom.accel.common.units import amount_text, counted, duration_text, energy_text, size_text
+from spikeloom.accel.common.units import amount_text, counted, duration_text, energy_text, prefixed, size_text
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,8 @@ def test_no_positive_number_reads_as_zero() -> None:
     for form in (energy_text, duration_text, size_text, amount_text):
         for power in range(-12, 16):
             assert float(form(1.5 * 10.0**power).split()[0].replace(",", "")) > 0
+
+
+def test_an_axis_gets_the_prefix_that_its_largest_value_is_written_with() -> None:
+    for pj, expected in ((0.5, (1, "p")), (999, (1, "p")), (12.3e6, (1e6, "µ")), (4e9, (1e9, "m")), (0.0, (1, "p"))):
+        assert prefixed(pj) == expected
