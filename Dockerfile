@@ -12,6 +12,8 @@ COPY --from=build /wheels /wheels
 RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu /wheels/*.whl && rm -rf /wheels
 RUN useradd --create-home spikeloom
 USER spikeloom
+# The kernel of neurons, compiled once for all containers; its functions are chosen by the processor that runs them.
+RUN python -c "import torch; from spikeloom.accel.spiking.kernels.loader import library; library(torch.float32)"
 WORKDIR /work
 ENV SPIKELOOM_DATA=/data
 ENTRYPOINT ["spikeloom"]

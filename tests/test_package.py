@@ -13,6 +13,7 @@ from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 
 import pytest
+import yaml
 
 import spikeloom
 from tests.environments import ENVIRONMENT, ROOT, built, copy_of_checkout, site_folders, wheel_of
@@ -140,6 +141,16 @@ def test_conda_recipe_has_the_version_and_the_dependencies_of_the_package() -> N
     wanted = {(CONDA.get(m[1], m[1]), m[2] or "") for m in (re.fullmatch(r"([\w-]+)(.*)", d) for d in given) if m}
     assert wanted == {(name, bound) for name, bound in listed if name != "python"}
     assert f'{{% set version = "{spikeloom.__version__}" %}}' in recipe
+
+
+def test_conda_environment_leaves_the_versions_to_the_package() -> None:
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert f"python {project['requires-python']},<3.14" in listed and "Python :: 3.13" in str(project["classifiers"])
+    (of_pip,) = [entry["pip"] for entry in listed if isinstance(entry, dict)]
+    assert of_pip[-1] == "--editable ." and "cxx-compiler" in listed
+    image = (ROOT / "Dockerfile").read_text("utf-8")
+    assert of_pip[0] in image and "library(torch.float32)" in image
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def quality_totals(table: Sequence[Row]) -> Section:
     for name in COUNTS:
         values = [row[name] for row in table]
         known = [int(value) for value in values if value is not None]
-        rows.append((MEANINGS[name], name, f"{sum(known):,}" if len(known) == len(values) else "not counted"))
+        rows.append((MEANINGS[name], f"{sum(known):,}" if len(known) == len(values) else "not counted", name))
     total = {name: sum(int(row[name] or 0) for row in table) for name in ("n_rows", "n_kept")}
     share = 100 * total["n_kept"] / max(total["n_rows"], 1)
     return Section(
@@ -59,7 +59,7 @@ def quality_totals(table: Sequence[Row]) -> Section:
         f"{len(table)} recording{'s' * (len(table) > 1)}. {total['n_kept']:,} of {total['n_rows']:,} sentences "
         f"({share:.1f} %) give a sample; every other one is counted under the first reason that holds. Rejected for "
         "artefacts and not looked at are different things and stay apart.",
-        table=Table(("Count", "Name in the table", "All recordings"), rows),
+        table=Table(("Count", "All recordings", "Name in the table"), rows),
     )
 
 

@@ -167,7 +167,8 @@ def print_needed(workload: Workload, config: SimulateConfig, folder: Path) -> No
     for line in needed.lines(rows):
         print(line)
     title = f"What {workload.model_name} would need on {base.label}"
-    lead = f"One training step of {workload.batch_size} samples and {workload.time_steps} time steps."
+    samples, steps = counted(workload.batch_size, "sample"), counted(workload.time_steps, "time step")
+    lead = f"One training step of {samples} and {steps}."
     render(title, lead, [needed.section(rows, workload, chip)], page)
     log.info("-> %s", page)
 
