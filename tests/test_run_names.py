@@ -77,7 +77,10 @@ def spoken(*command):
 """
 PROGRAM = f"""
 import doctest, spikeloom, torch
+from types import SimpleNamespace
 from spikeloom.pipelines.api import hub
+from spikeloom.pipelines.training.inherit import inherit
+from spikeloom.pipelines.training.run_names import name_runs
 failed, tried = doctest.testmod(hub)
 assert tried and not failed
 spikeloom.push("runs/decoder", "someone/decoder", license="cc-by-4.0", revision="v1")
@@ -88,6 +91,11 @@ for name, revision in (("digits", "main"), ("decoder", "v1")):
     weights = here.model.state_dict()
     equal.append(there.features == here.features and there.class_names == here.class_names)
     equal.append(all(torch.equal(value, weights[key]) for key, value in there.model.state_dict().items()))
+training = SimpleNamespace(run="runs/new", pretrained="hf://someone/digits")
+name_runs("train", training)
+started, weights = spikeloom.create_model("spiking_cnn", size=16, T=2), spikeloom.load("runs/digits").model.state_dict()
+inherit(started, training.pretrained)
+equal.append(all(torch.equal(value, weights[key]) for key, value in started.state_dict().items()))
 text = spikeloom.pipeline("hf://someone/decoder@v1")(torch.randn(9, 840))
 
 said = dict()
@@ -119,7 +127,7 @@ def told(project: Path, server: Hub) -> dict[str, Any]:
 
 def test_models_come_back_from_a_hub_with_equal_weights_and_front_ends(told: dict[str, Any], server: Hub) -> None:
     digits, decoder = server.heads["someone/digits", "main"], server.heads["someone/decoder", "v1"]
-    assert told["equal"] == [True] * 4
+    assert told["equal"] == [True] * 5  # two models, two front ends, and weights that a training starts from
     assert isinstance(told["text"], str)
     assert "tokenizer.json" in server.repos["someone/decoder"][decoder]
     assert {"config.yaml", "config.json", "model.safetensors"} <= set(server.repos["someone/digits"][digits])

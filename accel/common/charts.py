@@ -103,7 +103,7 @@ def _style(epochs: Sequence[int]) -> dict[str, Any]:
 def _mark_epoch(panel: Any, best_epoch: int) -> None:
     panel.axvline(best_epoch, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     panel.set_xlabel("Epoch")
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def confusion(matrix: ArrayLike, class_names: Sequence[str], samples: str = "samples") -> Section:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from spikeloom.pipelines.api.models import create_model
 from spikeloom.pipelines.training.classification import train
 from spikeloom.pipelines.training.inherit import inherit
 from spikeloom.pipelines.training.run_dir import load_model
@@ -43,6 +44,19 @@ def test_a_classifier_for_other_classes_starts_anew_and_is_named(
     assert "head.weight start" in caplog.text
     kept = load_model(trained / "model").model.state_dict()
     assert all(torch.equal(kept[n], v) for n, v in model.state_dict().items() if not n.startswith("head."))
+
+
+def test_pictures_of_another_size_and_other_classes_are_learned_from_the_same_weights(tmp_path: Path) -> None:
+    sizes = {"T": 2, "widths": [16], "depths": [1], "heads": 2}
+    small = create_model("spiking_transformer", n_inputs=3, n_outputs=10, **sizes)
+    small.save_pretrained(tmp_path)
+    large = create_model("spiking_transformer", n_inputs=3, n_outputs=5, **sizes)
+    head = large.state_dict()["head.weight"].clone()
+    inherit(large, str(tmp_path))
+    kept = small.state_dict()
+    for name, value in large.state_dict().items():  # no tensor belongs to places in the picture
+        assert torch.equal(value, head if name == "head.weight" else kept[name]) or name == "head.bias"
+    assert large(torch.rand(1, 1, 3, 48, 48)).shape[-1] == 5
 
 
 def test_weights_of_another_model_are_refused_and_change_nothing(trained: Path, tmp_path: Path) -> None:
