@@ -6,7 +6,9 @@ not the electrodes dense: 20 electrodes stay 20 measurements. All become 500 Hz 
 this module does not do: remove artefacts, or know what was shown.
 """
 
+import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +39,7 @@ from spikeloom.bci.zuco.records import CHANNELS, REFERENCE, SAMPLING_HZ
 if TYPE_CHECKING:
     import mne
 
+log = logging.getLogger("spikeloom")
 HIGH_PASS_HZ = 0.5  # of ZuCo's own preprocessing; without it drift alone is an artefact
 HIGHEST_HZ = 49.5  # upper edge of the highest band
 BLOCK = 1 << 16  # samples of every channel that are read at once where all are only looked at
@@ -109,8 +112,12 @@ def read_recording(path: Path) -> "mne.io.BaseRaw":
     if not path.is_file():
         raise ValueError(f"{path} is missing; give a recording that is there")
     check_header(path)
-    with _named(str(path), "export it again, or as EDF"):
-        raw = reader(path, preload=False, verbose="error")
+    with _named(str(path), "export it again, or as EDF"), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        raw = reader(path, preload=False, verbose="warning")
+    # What MNE guessed or left out, once each; other warnings speak to programmers.
+    for text in dict.fromkeys(str(one.message) for one in caught if one.category is RuntimeWarning):
+        log.warning("%s: %s", path.name, " ".join(text.split()))
     folders = {path.absolute().parent, path.resolve().parent}  # a recording may be a link into an archive
     for file in filter(None, raw.filenames):
         if Path(os.path.normpath(Path(file).absolute())).parent not in folders:

@@ -160,13 +160,16 @@ def test_a_brainvision_header_names_files_beside_it(key: str, name: str, tmp_pat
         read_recording(path)
 
 
-def test_events_of_a_brainvision_recording_are_not_lost_in_silence(tmp_path: Path) -> None:
+def test_events_of_a_brainvision_recording_are_not_lost_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = brainvision(tmp_path / "one", markers="gone.vmrk")
     with pytest.raises(ValueError, match=r"gone\.vmrk is missing, the events of .*x\.vhdr"):
         read_recording(path)
     marks = "Brain Vision Data Exchange Marker File, Version 1.0\n[Marker Infos]\nMk1=Stimulus,S  1,11,1,0\n"
     path.with_suffix(".vmrk").write_text(marks, encoding="utf-8")  # under the recording's new name, as MNE finds it
     assert list(read_recording(path).annotations.description) == ["Stimulus/S  1"]
+    assert "x.vhdr: MarkerFile 'gone.vmrk' not found; using 'x.vmrk'" in caplog.text
 
 
 def test_data_of_an_eeglab_or_split_fif_recording_lie_beside_it(tmp_path: Path) -> None:
