@@ -28,7 +28,10 @@ def valid_steps(lengths: Tensor, steps: int) -> Tensor:
 
 def padding_mask(lengths: Tensor | None, steps: int) -> Tensor | None:
     """What a model masks steps with: `valid_steps`, or None where no step is padding, which is the same and faster."""
-    if lengths is None or (not torch.compiler.is_compiling() and bool((lengths >= steps).all())):
+    if lengths is None:
+        return None
+    known = lengths.device.type == "cpu" and not torch.compiler.is_compiling()  # to ask a GPU would be to wait for it
+    if known and bool((lengths >= steps).all()):
         return None
     return valid_steps(lengths, steps)
 
