@@ -127,7 +127,7 @@ ONE_FILE: tuple[OneFile, ...] = (
     ("renames", renames, read_renames, None, ("bci/raw/channels.py:read_renames",)),
 )  # fmt: skip
 RECORDINGS = (
-    ("fif", fif, ("bci/raw/headers.py:_fif",)),
+    ("fif", fif, ("bci/raw/headers.py:_fif_tags",)),
     ("edf", exported(".edf", "edf"), ("bci/raw/headers.py:_edf",)),
     ("bdf", bdf, ("bci/raw/headers.py:_edf",)),
     ("brainvision", exported(".vhdr", "brainvision"), ("bci/raw/headers.py:_brainvision",)),

@@ -16,6 +16,7 @@ EXEMPT = {  # path:function -> why no parser covers it
     "accel/interop/onnx.py:_define": JUST_WRITTEN,
     "accel/spiking/kernels/compiler.py:_intact": "compared with a digest before it is loaded (test_kernel_cache.py)",
     "accel/spiking/kernels/compiler.py:_share_openmp": "the system's account of this process",
+    "accel/spiking/kernels/compiler.py:levels": "the system's account of this processor",
     "accel/spiking/kernels/compiler.py:build": "compared with a digest before it is loaded (test_kernel_cache.py)",
     "bci/raw/bids.py:_mark_reference": JUST_WRITTEN,
     "bci/raw/bids.py:_write_record": JUST_WRITTEN,
