@@ -57,21 +57,16 @@ def resnet50() -> nn.Module:
     return resnet((3, 4, 6, 3), bottleneck=True)
 
 
+MOBILENET = (  # outputs and stride of each separable convolution
+    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1),
+)  # fmt: skip
+
+
 def mobilenet() -> nn.Module:
     """Howard et al. (2017), width 1, for 1,000 classes."""
     layers: list[nn.Module] = [conv(3, 32, 3, 2), nn.ReLU()]
     n = 32
-    for n_out, stride in (
-        (64, 1),
-        (128, 2),
-        (128, 1),
-        (256, 2),
-        (256, 1),
-        (512, 2),
-        *[(512, 1)] * 5,
-        (1024, 2),
-        (1024, 1),
-    ):
+    for n_out, stride in MOBILENET:
         layers += [conv(n, n, 3, stride, groups=n), nn.ReLU(), conv(n, n_out, 1), nn.ReLU()]
         n = n_out
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n, 1000))

@@ -305,7 +305,7 @@ class KeywordSpotter:
         self, waiting: list[Tensor], model: SpikeSCRState | None, peak_db: Tensor | None
     ) -> tuple[list[Tensor], SpikeSCRState, Tensor | None]:
         """Frames of one word -> posteriors [>= 1, classes] for each of `waiting`, and what the model and the front end
-        remember. All at once: a frame alone costs as much as ten together."""
+        remember. All at once, since most of the cost of a call is the same for one frame and for many."""
         features, peak_db = self.front_end.log_mel.scale_so_far(torch.cat(waiting), peak_db)
         logits, model = self.model.stream(features[:, None], model)
         return list(logits[:, 0].softmax(1).split([len(heard) for heard in waiting])), model, peak_db

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from spikeloom.accel.trainer.workload import Workload
+from spikeloom.benchmarks.strangers import MOBILENET
 from spikeloom.pipelines.cli import main
 
 STRANGERS = Path(__file__).parents[2] / "benchmarks" / "strangers.py"
@@ -32,17 +33,7 @@ def mobilenet_macs(side: int) -> int:
     at = side // 2
     macs = at**2 * 32 * 27
     n = 32
-    for wide, stride in (
-        (64, 1),
-        (128, 2),
-        (128, 1),
-        (256, 2),
-        (256, 1),
-        (512, 2),
-        *[(512, 1)] * 5,
-        (1024, 2),
-        (1024, 1),
-    ):
+    for wide, stride in MOBILENET:
         at //= stride
         macs += at**2 * (9 * n + n * wide)
         n = wide

@@ -34,12 +34,12 @@ FLAGS = (
     "-fPIC",
     "-shared",
 )
-
-
-# Vector units, widest first: the processor's flags in /proc/cpuinfo that stand for the level of x86-64 that has them.
+# Vector units, widest first: the level of x86-64 that has them, and what /proc/cpuinfo must name for it: a virtual
+# machine may hide any of them.
+_AVX2 = {"ssse3", "sse4_1", "sse4_2", "popcnt", "cx16", "avx", "avx2", "abm", "bmi1", "bmi2", "f16c", "fma", "movbe"}
 LEVELS = {
-    "avx512": (4, {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
-    "avx2": (3, {"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}),
+    "avx512": (4, _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+    "avx2": (3, _AVX2),
     "none": (1, set[str]()),
 }
 
