@@ -4,8 +4,8 @@
 
 Every file is compared with packaging/lock; torch and torchaudio come last, without hashes (packaging/lock/torch.txt).
 Where the locked set does not fit (another platform, Python or index), one line says so and pip resolves within the
-bounds of pyproject.toml. A file whose hash differs is never installed: that stops. A home that cannot be written is no
-obstacle: pip's cache is then left out.
+bounds of pyproject.toml, torch staying the tested release: a newer one may be a build of gigabytes. A file whose hash
+differs is never installed: that stops. A home that cannot be written is no obstacle: pip's cache is then left out.
 """
 
 import os
@@ -81,6 +81,8 @@ def main(extras: Sequence[str]) -> int:
                     "install",
                     "--quiet",
                     "--no-compile",
+                    "-c",
+                    str(LOCK / "torch.txt"),
                     "-e",
                     f".[{','.join(extras)}]" if extras else ".",
                 ],

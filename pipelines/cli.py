@@ -40,7 +40,7 @@ VERBS = {
     "engines": "train a small network in PyTorch and on the FP16 engines of the chip, priced by epoch; writes a report",
     "federate": "train one model on workers with separate data (FedAvg): accuracy, bytes, time, energy of each round",
     "bench": "time ops, kernels, step, vision, loader, cochlea, pretrain; measure gate, decoders, calibration, "
-    "pruning, zuco; plan trainings on many devices; print env",
+    "pruning, zuco; plan trainings on many devices; compare ranks and processes with one; print env",
 }
 POSITIONAL = {"bench": "what", "data": "what", "simulate": "what"}  # `spikeloom bench env` reads better than what=env
 # Other names of keys: no dataclass can have a field called `in`; a chip has keys of its own, and its name is what is

@@ -100,6 +100,7 @@ def test_another_file_stops_the_installation_and_another_platform_falls_back(
     assert (install.main(["dev"]), len(steps)) == (status, asked)
     assert printed in capsys.readouterr().out and len(fallback) == (1 if failing and not status else 0)
     assert all("--require-hashes" in step for step in steps[:2])
+    assert all(str(Path("packaging/lock/torch.txt")) in command for command in fallback), "torch stays the tested one"
 
 
 def test_a_home_that_cannot_be_written_costs_only_the_cache_of_pip(tmp_path: Path, monkeypatch) -> None:

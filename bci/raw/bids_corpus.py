@@ -10,15 +10,19 @@
 
 `spikeloom data bids` writes such a data set, synthetic or of ZuCo. derivative=NAME reads the EEG below
 `derivatives/NAME` (`*_desc-LABEL_eeg.*`) and takes the events that lie beside it, else those of the raw recording.
+The sentences of a recording are computed once and then read from a cache (`bci.zuco.cache`), whose name is made of the
+settings, of every file beside the recording and its events, and of the code and the version of MNE that read them.
 What this module does not do: find words under gaze positions where no column names them.
 """
 
 import csv
+import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +32,8 @@ from spikeloom.bci.raw.channels import read_renames
 from spikeloom.bci.raw.record import Gaze, Record, Shown
 from spikeloom.bci.raw.recordings import SUFFIXES, onto_net, read_recording
 from spikeloom.bci.raw.sentences import sentences_of
+from spikeloom.bci.zuco import records
+from spikeloom.bci.zuco.cache import CachedSentences, digest, identity, keep
 from spikeloom.bci.zuco.records import SAMPLING_HZ, Recording, Sentence
 from spikeloom.bci.zuco.splits import Row
 
@@ -47,7 +53,8 @@ GAZE_AGAIN = "export the eye tracking again"
 class BIDSReadingConfig:
     """root: folder of the data set or of a derivative. tasks, subjects: labels without task- and sub-; empty: all.
     derivative: folder below derivatives whose EEG is read; null: the raw one. desc: its label, where it has several.
-    cap, unit, rename: of the recordings, as `spikeloom data check dataset=eeg` takes them."""
+    cap, unit, rename: of the recordings, as `spikeloom data check dataset=eeg` takes them. cache: where sentences that
+    were computed are kept; null: `.spikeloom` in root."""
 
     source: str = "bids_reading"
     root: str = ""
@@ -58,6 +65,7 @@ class BIDSReadingConfig:
     cap: str | None = None
     unit: str | None = None
     rename: str | None = None
+    cache: str | None = None
 
     def build(self) -> "BIDSReading":
         return BIDSReading(self)
@@ -77,6 +85,7 @@ class BIDSReading:
 
     def __init__(self, config: BIDSReadingConfig) -> None:
         self.config, self.root = config, Path(config.root)
+        self.folder = Path(config.cache) if config.cache else self.root / ".spikeloom"
         self.how: dict[Path, str] = {}  # recording -> what was done to bring it onto the net, once it was read
         self.lost: dict[Path, int] = {}  # recording -> channels that measure nothing, once it was read
         if not self.root.is_dir():
@@ -130,12 +139,38 @@ class BIDSReading:
 
     @cached_property
     def _events(self) -> dict[Path, tuple[list[_Event], list[_Event]]]:
-        raw = None if self.config.derivative is None else self.root
-        return {path: read_events(path, raw) for paths in self.paths.values() for path in paths}
+        return {path: read_events(path, self._raw) for paths in self.paths.values() for path in paths}
+
+    @property
+    def _raw(self) -> Path | None:
+        """The data set whose events count where none lie beside a derivative."""
+        return None if self.config.derivative is None else self.root
 
     def __iter__(self) -> Iterator[Sentence]:
-        for record in self.records():
-            yield from sentences_of(record)
+        for recording in self.paths:
+            yield from self.sentences(recording)
+
+    def sentences(self, recording: Recording) -> CachedSentences:
+        """Those of one reader and task, out of the cache, which is made first where it is missing or outdated."""
+        self.keep(recording)
+        return CachedSentences(self._cache_file(recording), recording)
+
+    def keep(self, recording: Recording) -> bool:
+        """Make the cache of a recording where it is missing or outdated, and say whether it was."""
+        file = self._cache_file(recording)
+        return keep(file, lambda: (s for record in self.records_of(recording) for s in sentences_of(record)))
+
+    def _cache_file(self, recording: Recording) -> Path:
+        config = self.config
+        rename = None if config.rename is None else sorted(read_renames(Path(config.rename)).items())
+        settings = hashlib.sha256(f"{[config.derivative, config.desc, config.cap, config.unit, rename]}".encode())
+        beside = {parent for path in self.paths[recording] for parent in (
+            path.parent, path.resolve().parent, events_file(path, self._raw).parent,
+        )}  # fmt: skip
+        files = (path for folder in sorted(beside) for path in sorted(folder.iterdir()))
+        found = identity((path for path in files if path.is_file() and not path.name.startswith(".")), _code())
+        name = f"sub-{recording.subject}_task-{recording.task}-{settings.hexdigest()[:8]}"
+        return self.folder / f"{name}-{found}.safetensors"
 
     def records(self) -> Iterator[Record]:
         """Every recording on the net, with gaze and sentences."""
@@ -211,11 +246,9 @@ def plain_stem(recording: Path) -> str:
     return re.sub(r"_(desc|space|rec)-[A-Za-z0-9]+", "", recording.name[: -len(recording.suffix)].removesuffix("_eeg"))
 
 
-def read_events(recording: Path, raw: Path | None = None) -> tuple[list[_Event], list[_Event]]:
-    """Sentences and fixations of a recording `*_eeg.*`; raw: data set whose events count where none lie beside it.
-
-    Raises ValueError naming file and line of what is no event.
-    """
+def events_file(recording: Path, raw: Path | None = None) -> Path:
+    """The events of a recording `*_eeg.*`; raw: data set whose events count where none lie beside it. Raises ValueError
+    where there are none."""
     own = recording.name[: -len(recording.suffix)].removesuffix("_eeg")
     stem = plain_stem(recording)
     paths = [recording.with_name(f"{name}_events.tsv") for name in (own, stem)]
@@ -223,6 +256,15 @@ def read_events(recording: Path, raw: Path | None = None) -> tuple[list[_Event],
     path = next((candidate for candidate in paths if candidate.is_file()), paths[0])
     if not path.is_file():
         raise ValueError(f"{path} is missing beside {recording.name}; {GET}")
+    return path
+
+
+def read_events(recording: Path, raw: Path | None = None) -> tuple[list[_Event], list[_Event]]:
+    """Sentences and fixations of a recording, of its `events_file`.
+
+    Raises ValueError naming file and line of what is no event.
+    """
+    path, stem = events_file(recording, raw), plain_stem(recording)
     sentences, fixations = _split(path, _rows(path, path.read_bytes()))
     if not fixations:
         for gaze in sorted(path.parent.glob(f"{stem}_recording-*_physioevents.tsv.gz")):
@@ -234,6 +276,13 @@ def read_events(recording: Path, raw: Path | None = None) -> tuple[list[_Event],
             f"{path} has no row of trial_type fixation with a word_index, nor a _physioevents.tsv.gz; {GET}"
         )
     return sentences, fixations
+
+
+@cache
+def _code() -> str:
+    """A digest of the code between a recording and its sentences, with the version of MNE."""
+    modules = (*sorted(Path(__file__).parent.glob("*.py")), Path(records.__file__))
+    return f"{digest(modules)} mne {version('mne')}"
 
 
 Line = tuple[int, Mapping[str, str]]

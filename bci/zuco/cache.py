@@ -2,12 +2,13 @@
 
 A cache holds every record but the raw traces, bit for bit as `read_sentences` gives them. Its name is made of the
 result file's name, size and modification time and of the code that read it, so a change of either makes a new one.
-Deleting caches costs nothing but the time to parse again. Making one needs the memory of one file's records.
+Deleting caches costs nothing but the time to parse again. Making one needs the memory of one file's records. Reading
+corpora in BIDS (`bci.raw.bids_corpus`) keep the sentences of a recording in the same form.
 """
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, overload
@@ -37,18 +38,23 @@ def cached_sentences(path: Path, folder: Path) -> "CachedSentences":
 def make_cache(path: Path, folder: Path) -> bool:
     """Make the cache of a result file where it is missing or outdated, and say whether it was. Raises the errors of
     `read_sentences`."""
-    file = cache_file(path, folder)
+    return keep(cache_file(path, folder), lambda: read_sentences(path))
+
+
+def keep(file: Path, read: Callable[[], Iterable[Sentence]]) -> bool:
+    """Write what `read()` gives into the cache `file`, NAME-IDENTITY.safetensors, where it is missing, and remove what
+    has another identity; says whether it was missing."""
     if file.is_file():
         return False
-    _write(file, read_sentences(path))
-    for outdated in set(folder.glob(f"{path.stem}-*.safetensors")) - {file}:
+    _write(file, read())
+    for outdated in set(file.parent.glob(f"{file.stem.rpartition('-')[0]}-*.safetensors")) - {file}:
         outdated.unlink()
     return True
 
 
 def cache_file(path: Path, folder: Path) -> Path:
     """Where the cache of a result file lies, whether it is there or not."""
-    return folder / f"{path.stem}-{_identity(path)}.safetensors"
+    return folder / f"{path.stem}-{identity([path], _code())}.safetensors"
 
 
 class CachedSentences(Sequence[Sentence]):
@@ -229,14 +235,18 @@ def _flat(values: np.ndarray | None) -> np.ndarray:
     return np.zeros(0) if values is None else np.ravel(values)
 
 
-def _identity(path: Path) -> str:
-    stat = path.stat()
-    identity = f"{path.name} {stat.st_size} {stat.st_mtime_ns} {_code()}"
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+def identity(files: Iterable[Path], code: str) -> str:
+    """A digest of names, sizes and modification times of files, and of the code that reads them."""
+    stats = [(path.name, stat.st_size, stat.st_mtime_ns) for path in files for stat in [path.stat()]]
+    return hashlib.sha256(f"{stats} {code}".encode()).hexdigest()[:16]
 
 
 @cache
 def _code() -> str:
     """A digest of the code between a result file and its records."""
-    modules = [matlab5.__file__, hdf5.__file__, reader.__file__, records.__file__, __file__]
-    return hashlib.sha256(b"".join(Path(module).read_bytes() for module in modules)).hexdigest()
+    return digest(Path(module.__file__ or "") for module in (matlab5, hdf5, reader, records))
+
+
+def digest(modules: Iterable[Path]) -> str:
+    """A digest of modules and of this one."""
+    return hashlib.sha256(b"".join(module.read_bytes() for module in (*modules, Path(__file__)))).hexdigest()

@@ -26,6 +26,8 @@ MEASUREMENTS: dict[str, tuple[str, str, Callable[[BenchConfig], tuple[Any, ...]]
     "decoders": ("decoders", "print_decoders", lambda c: (c.decoders, c.out)),
     "calibration": ("calibration", "print_calibration", lambda c: (c.calibration, c.out)),
     "zuco": ("zuco", "print_zuco", lambda c: (c.rows,)),
+    "ranks": ("ranks", "print_ranks", lambda c: (c.ranks, c.repeats)),
+    "processes": ("preparation", "print_processes", lambda c: (c.processes, c.repeats)),
     "plan": ("plan", "print_plan", lambda c: (c.plan, c.repeats)),
     "pruning": ("pruning", "bench_pruning",
                 lambda c: (c.pruning, Path(c.out or f"runs/pruning/{c.pruning.task}"))),

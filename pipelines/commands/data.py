@@ -121,12 +121,15 @@ def training_of(config: DataConfig) -> Any:
 
 
 def cache(config: DataConfig) -> None:
-    """Make the frames of every recording of events; what was made before stays."""
+    """Make the frames of recordings of events, or the sentences of a reading corpus; what was made before stays."""
     training = training_of(config)
+    if kind_of("data", training.data) == "bids_reading":
+        import_module(EEG_KINDS["bids_reading"]).cache(config, training.data)
+        return
     if package_of(training.data) != "vision" or Path(config.out).suffix:
         raise ValueError(
-            f"data cache keeps frames of event recordings or rows of zuco in a folder, got dataset={config.dataset} "
-            f"out={config.out}; use for example dataset=cifar10dvs features=frames out=FOLDER"
+            "data cache keeps frames of event recordings, or rows of zuco or bids_reading, in a folder, got "
+            f"dataset={config.dataset} out={config.out}; use for example dataset=cifar10dvs features=frames out=FOLDER"
         )
     from spikeloom.pipelines.datasets import vision as vision_data
 

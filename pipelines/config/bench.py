@@ -66,6 +66,17 @@ class PlanBenchConfig:
 
 
 @dataclass
+class RanksBenchConfig:
+    """Trainings by several processes of one thread beside one process, at the same joint batch."""
+
+    experiments: list[str] = field(default_factory=list)  # recipes; empty: one of speech, of pictures and of EEG
+    settings: list[str] = field(default_factory=list)  # further keys of these trainings, as for `spikeloom train`
+    devices: int = 2  # processes
+    batch: int = 32  # samples of a step, of all processes together
+    steps: int = 10  # of a turn
+
+
+@dataclass
 class BenchConfig:
     what: str = "ops"  # which measurement; a wrong name is answered with all there are
     repeats: int = 20  # timed calls of each function; the median is reported
@@ -73,10 +84,12 @@ class BenchConfig:
     processor_time: bool = False  # instead of the clock's, for a busy machine; needs threads=1
     steps: int = 0  # bench step: only the networks of so many time steps; 0: all
     batch: int = 0  # vision: images in a step; 0: 4 of Spikingformer, 2 of QKFormer
+    processes: int = 2  # bench processes: how many are compared with one
     rows: int = 22000  # zuco: sentences in the set of files
     gate: GateBenchConfig = field(default_factory=GateBenchConfig)
     calibration: CalibrationBenchConfig = field(default_factory=CalibrationBenchConfig)
     decoders: DecodersBenchConfig = field(default_factory=DecodersBenchConfig)
     pruning: PruningBenchConfig = field(default_factory=PruningBenchConfig)
     plan: PlanBenchConfig = field(default_factory=PlanBenchConfig)
+    ranks: RanksBenchConfig = field(default_factory=RanksBenchConfig)
     out: str | None = None  # gate, decoders, calibration: FILE.json (calibration also FILE.html); pruning: folder

@@ -1,8 +1,10 @@
 """`spikeloom data check dataset=bids_reading root=FOLDER`: read every recording of a reading corpus in BIDS once, and
 print how it comes onto the net of the features, how many sentences it holds, and how many give a sample.
+`spikeloom data cache dataset=bids_reading root=FOLDER out=FOLDER/.spikeloom`: its sentences, where trainings read them.
 A page of one of its recordings: `spikeloom data describe dataset=eeg root=FILE`."""
 
 import sys
+from dataclasses import replace
 
 from spikeloom.bci.raw.bids_corpus import BIDSReadingConfig
 from spikeloom.bci.raw.sentences import sentences_of
@@ -10,6 +12,7 @@ from spikeloom.bci.zuco.quality import quality_table
 from spikeloom.bci.zuco.samples import DROP_REASONS, SamplesConfig
 from spikeloom.pipelines.config.data import DataConfig
 from spikeloom.pipelines.datasets.eeg import closing
+from spikeloom.pipelines.datasets.zuco_files import out_folder, print_cached
 from spikeloom.pipelines.training.runtime import watch
 
 
@@ -39,6 +42,14 @@ def check(config: DataConfig, source: BIDSReadingConfig) -> None:
     if problems:
         sys.exit(1)
     print(closing({path.name: n for path, n in corpus.lost.items()}))
+
+
+def cache(config: DataConfig, source: BIDSReadingConfig) -> None:
+    """Compute the sentences of every recording that has no cache, and compare the time with reading them again."""
+    out = out_folder(config)
+    corpus = replace(source, cache=str(out)).build()
+    recordings = {f"sub-{r.subject}_task-{r.task}": r for r in corpus.recordings}
+    print_cached(recordings, corpus.keep, corpus.sentences, out, config.processes)
 
 
 def describe(config: DataConfig, source: BIDSReadingConfig) -> None:

@@ -12,11 +12,11 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from spikeloom.pipelines.config.data import DataConfig
 from spikeloom.pipelines.datasets.zuco import root_of
 from spikeloom.pipelines.training.runtime import watch, worked_on
 
+T = TypeVar("T")
 log = logging.getLogger("spikeloom")
 WRITERS = {"matlab5": write_matlab5, "hdf5": write_hdf5}
 PUBLISHED = {1: "matlab5", 2: "hdf5"}  # version -> format
@@ -169,32 +170,47 @@ def split(config: DataConfig) -> None:
 
 def cache(config: DataConfig) -> None:
     """Make the cache of every file that has none, and compare the time to parse it with the time to read it again."""
-    root, out = root_of(config), out_folder(config)
-    files = find_files(root)
-    times_s, n_rows = {"parse": 0.0, "reopen": 0.0}, 0
-    made = worked_on(partial(cache_one, out), files, "reading files", config.processes)
-    for file, (n, parse_s, reopen_s) in made:
+    from spikeloom.bci.zuco.cache import cached_sentences, make_cache
+
+    out = out_folder(config)
+    files = {file.name: file for file in find_files(root_of(config)) if recording_of(file)}
+    print_cached(files, partial(make_cache, folder=out), partial(cached_sentences, folder=out), out, config.processes)
+
+
+def print_cached(
+    items: Mapping[str, T], keep: Callable[[T], bool], read: Callable[[T], Iterable[Sentence]], out: Path,
+    processes: int,
+) -> None:  # fmt: skip
+    """Keep every item (by its name) in the folder `out`, and print how long that and reading it again takes.
+
+    Args:
+        items: what is kept, each in a file.
+        keep: makes the file of an item where it is missing, and says whether it was.
+        read: the sentences of an item that is kept.
+    """
+    times_s, n_rows = {"made": 0.0, "reopened": 0.0}, 0
+    made = worked_on(partial(cache_one, keep, read), list(items.values()), "reading files", processes)
+    for name, (_, (n, made_s, reopened_s)) in zip(items, made, strict=True):
         n_rows += n
-        told = "kept before" if parse_s is None else f"parsed in {parse_s:7.2f} s"
-        if parse_s is not None:
-            times_s["parse"], times_s["reopen"] = times_s["parse"] + parse_s, times_s["reopen"] + reopen_s
-            told += f", reopened and read in {reopen_s:6.2f} s: {parse_s / reopen_s:5.1f} times faster"
-        print(f"  {file.name:22s} {n:5d} rows  {told}")
+        told = "kept before" if made_s is None else f"made in {made_s:7.2f} s"
+        if made_s is not None:
+            times_s["made"], times_s["reopened"] = times_s["made"] + made_s, times_s["reopened"] + reopened_s
+            told += f", reopened and read in {reopened_s:6.2f} s: {made_s / reopened_s:5.1f} times faster"
+        print(f"  {name:22s} {n:5d} rows  {told}")
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-    faster = f"; {times_s['parse'] / times_s['reopen']:.1f} times faster than parsing" if times_s["parse"] else ""
+    faster = f"; {times_s['made'] / times_s['reopened']:.1f} times faster than made" if times_s["made"] else ""
     print(f"{n_rows:,} rows, {size_text(size)} -> {out}{faster}")
 
 
-def cache_one(folder: Path, file: Path) -> tuple[int, float | None, float]:
-    """Rows of a file, seconds to parse and keep it (None: it was kept before), and to read it again."""
-    from spikeloom.bci.zuco.cache import cached_sentences, make_cache
-
-    recording_of(file)
+def cache_one(
+    keep: Callable[[T], bool], read: Callable[[T], Iterable[Sentence]], item: T
+) -> tuple[int, float | None, float]:
+    """Rows of an item, seconds to make and keep it (None: it was kept before), and to read it again."""
     started = time.perf_counter()
-    parse_s = time.perf_counter() - started if make_cache(file, folder) else None
+    made_s = time.perf_counter() - started if keep(item) else None
     started = time.perf_counter()
-    n_rows = sum(1 for _ in cached_sentences(file, folder))
-    return n_rows, parse_s, time.perf_counter() - started
+    n_rows = sum(1 for _ in read(item))
+    return n_rows, made_s, time.perf_counter() - started
 
 
 def files_with_raw(config: DataConfig) -> list[Path]:

@@ -1,9 +1,10 @@
-"""What `bench plan` computes from measured steps, against sums by hand."""
+"""What `bench plan` and `bench ranks` compute from measured steps, against sums by hand."""
 
 import pytest
 
 from spikeloom.benchmarks.plan import STATE, Line, Task, line, planned, print_plan
-from spikeloom.pipelines.config.bench import PlanBenchConfig
+from spikeloom.benchmarks.ranks import losses, print_ranks
+from spikeloom.pipelines.config.bench import PlanBenchConfig, RanksBenchConfig
 
 
 def task(samples: int = 1000, epochs: int = 3, batch: int = 64) -> Task:
@@ -54,3 +55,17 @@ def test_a_plan_that_makes_no_sense_is_refused(config: PlanBenchConfig, key: str
 def test_more_devices_than_samples_of_a_batch_are_refused() -> None:
     with pytest.raises(ValueError, match=r"plan\.devices=65"):
         planned(task(), Line(at_none=1, per_sample=1), Line(at_none=1, per_sample=1), 1, 1, 65, 1.0, 1.0)
+
+
+def test_the_efficiency_of_processes_is_the_product_of_what_is_lost() -> None:
+    found = losses({"whole": 8.0, "part": 5.0, "beside": 6.25, "joint": 10.0}, 2)
+    assert found == {"batch": 0.8, "sharing": 0.8, "exchange": 0.625, "efficiency": 0.4}
+    assert found["efficiency"] == pytest.approx(found["batch"] * found["sharing"] * found["exchange"])
+
+
+@pytest.mark.parametrize("config", [
+    RanksBenchConfig(devices=1), RanksBenchConfig(batch=31), RanksBenchConfig(batch=0), RanksBenchConfig(steps=1),
+])  # fmt: skip
+def test_a_batch_that_processes_cannot_share_is_refused(config: RanksBenchConfig) -> None:
+    with pytest.raises(ValueError, match=r"ranks\.batch="):
+        print_ranks(config, 1)

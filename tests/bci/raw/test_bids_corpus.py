@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import mne
@@ -9,17 +11,20 @@ import numpy as np
 import pytest
 
 from spikeloom.bci.data.trials import read_splits
+from spikeloom.bci.raw import bids_corpus
 from spikeloom.bci.raw.bids import EVENT_COLUMNS, _events, _write_table
-from spikeloom.bci.raw.bids_corpus import BIDSReadingConfig, read_events
+from spikeloom.bci.raw.bids_corpus import BIDSReading, BIDSReadingConfig, read_events
 from spikeloom.bci.raw.datasets import ReadingWindows, raws_by_subject
 from spikeloom.bci.raw.objects import onsets, raw_of
 from spikeloom.bci.raw.record import Record
 from spikeloom.bci.raw.sentences import sentences_of
 from spikeloom.bci.synthetic.recordings import SyntheticRecords
 from spikeloom.bci.synthetic.zuco import SyntheticZuCo, SyntheticZuCoConfig
+from spikeloom.bci.zuco.records import Recording, Sentence
 from spikeloom.bci.zuco.samples import SamplesConfig, drop_reason
 from spikeloom.bci.zuco.source import rows_of
 from spikeloom.bci.zuco.splits import SplitConfig
+from spikeloom.pipelines import cli
 from spikeloom.pipelines.commands import data
 from spikeloom.pipelines.config.data import DataConfig
 
@@ -69,6 +74,55 @@ def test_a_corpus_becomes_splits_like_any_other(corpus: Path) -> None:
     (corpus / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no sub-"):
         BIDSReadingConfig(root=str(corpus / "empty")).build()
+
+
+def test_sentences_are_computed_once_and_again_after_a_change(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is computed is replaced by the sentences as they were made."""
+    computed: list[Recording] = []
+
+    def made(recording: Recording) -> list[Sentence]:
+        computed.append(recording)
+        return list(SET.synthetic.read(recording._replace(task=SET.synthetic.recordings[0].task)))
+
+    monkeypatch.setattr(BIDSReading, "records_of", lambda self, recording: iter([recording]))
+    monkeypatch.setattr(bids_corpus, "sentences_of", made)
+    config = BIDSReadingConfig(root=str(corpus))
+    split = SplitConfig(unit="key", valid=0.2, test=0.2)
+    first, second = (read_splits(config.build(), SamplesConfig().build(), split) for _ in range(2))
+    assert [r.subject for r in computed] == ["Z01", "Z02"], "the second training computes nothing"
+    assert first.dropped == second.dropped
+    for name, trials in first.sets.items():
+        assert trials.keys == second.sets[name].keys and len(trials)
+        assert all(np.array_equal(a, b) for a, b in zip(trials.eeg, second.sets[name].eeg, strict=True))
+
+    def again(config: BIDSReadingConfig) -> int:
+        computed.clear()
+        assert len(list(config.build())) == 12
+        return len(computed)
+
+    (rename := tmp_path / "rename.tsv").write_text("X\tCz\n", "utf-8")
+    for setting in ({"rename": str(rename)}, {"unit": "uV"}, {"cap": "biosemi32"}):
+        other = replace(config, **setting)
+        assert again(other) == 2 and again(config) == 0 and again(other) == 0, "each setting has a cache"
+    rename.write_text("X\tFz\n", "utf-8")
+    assert again(replace(config, rename=str(rename))) == 2, "a table that changed"
+    recording = next(corpus.rglob("*_eeg.fif"))
+    events = recording.with_name(recording.name.replace("_eeg.fif", "_events.tsv"))
+    for path in (recording, events):
+        os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+        assert again(config) == 1 and again(config) == 0, "only the recording that changed"
+    monkeypatch.setattr(bids_corpus, "_code", lambda: "other code")
+    assert again(config) == 2
+    assert len(list((corpus / ".spikeloom").glob("*.safetensors"))) == 2 * 5, "outdated ones are gone"
+
+    line = ["data", "cache", "dataset=bids_reading", f"root={corpus}", f"out={tmp_path / 'kept'}", "processes=1"]
+    computed.clear()
+    for told in ("made in", "kept before"):
+        cli.main(line)
+        assert capsys.readouterr().out.count(told) == 2 and len(computed) == 2
+    assert again(replace(config, cache=str(tmp_path / "kept"))) == 0
 
 
 def test_a_derivative_takes_the_events_of_the_raw_recording_and_is_not_read_beside_it(corpus: Path) -> None:
