@@ -1,10 +1,10 @@
 """torchaudio without its compiled extension, where that does not load.
 
 The extension of torchaudio 2.11 is linked to libraries that a CPU build of torch does not have, so `import torchaudio`
-raises OSError there, and `from transformers import BertModel`, which imports torchaudio, fails with it. torchaudio
-itself runs without the extension. `tolerate_missing_extension` leaves everything as it is until `torchaudio._extension`
-is imported, and changes nothing where that succeeds. What it does not provide: forced alignment, which needs the
-extension and says so when it is called.
+raises OSError there, and RuntimeError next to a torch for another CUDA (2.15); `from transformers import BertModel`,
+which imports torchaudio, fails with it. torchaudio itself runs without the extension. `tolerate_missing_extension`
+leaves everything as it is until `torchaudio._extension` is imported, and changes nothing where that succeeds. What it
+does not provide: forced alignment, which needs the extension and says so when it is called.
 """
 
 import sys
@@ -26,7 +26,7 @@ def tolerate_missing_extension() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds `torchaudio._extension` where Python does, with a loader that survives an OSError."""
+    """Finds `torchaudio._extension` where Python does, with a loader that survives both."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -50,7 +50,7 @@ class _Loader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         try:
             self.loader.exec_module(module)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             # The names that the rest of torchaudio imports, with the values they have in a build without extension.
             absent = {"_IS_TORCHAUDIO_EXT_AVAILABLE": False, "_IS_ALIGN_AVAILABLE": False}
             vars(module).update(absent, fail_if_no_align=_needs_extension(str(error)))

@@ -109,14 +109,15 @@ def test_transformers_models_that_need_torchaudio_import_after_spikeloom() -> No
     assert "BertModel" in done.stdout
 
 
-def test_torchaudio_whose_extension_does_not_load_says_so_where_it_is_needed() -> None:
+@pytest.mark.parametrize("error", ["OSError", "RuntimeError"])
+def test_torchaudio_whose_extension_does_not_load_says_so_where_it_is_needed(error: str) -> None:
     program = """
 import spikeloom, torch
 from importlib.machinery import SourceFileLoader
 broken = SourceFileLoader.exec_module
 def exec_module(self, module):
     if module.__name__ == "torchaudio._extension":
-        raise OSError("libcudart.so is missing")
+        raise ERROR("libcudart.so is missing")
     broken(self, module)
 SourceFileLoader.exec_module = exec_module
 import torchaudio
@@ -127,7 +128,7 @@ try:
 except RuntimeError as error:
     print(error)
 """
-    done = in_python(program)
+    done = in_python(program.replace("ERROR", error))
     assert done.returncode == 0, done.stderr
     assert "forced_align needs the compiled extension of torchaudio" in done.stdout
     assert "libcudart.so is missing" in done.stdout
