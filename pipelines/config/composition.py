@@ -66,6 +66,8 @@ def launch(
         with ExitStack() as stack:
             if "--multirun" in options:
                 stack.enter_context(_sweep(overrides, collect))
+            if not _may_set_mode(options, overrides):
+                stack.enter_context(_mode_of_flags())
             if "--package" in options:
                 stack.enter_context(redirect_stderr(io.StringIO()))  # where Hydra says that there is no such key
             hydra.main(version_base="1.3", config_path=CONF, config_name=verb)(_Job(verb, overrides, run, started))()
@@ -83,6 +85,24 @@ def launch(
         sys.argv = before
         if full_error is None:
             del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _may_set_mode(options: Mapping[str, str], overrides: Sequence[str]) -> bool:
+    """Whether `hydra.mode` may be set, in words or in a file of the user's own; the files of `conf` leave it alone."""
+    return any(name.startswith("--config") for name in options) or any("hydra" in word for word in overrides)
+
+
+@contextmanager
+def _mode_of_flags() -> Iterator[None]:
+    """A run or a sweep as the flags say, without the search for `hydra.mode`, which composes everything once more."""
+    from hydra._internal.hydra import Hydra
+
+    search = Hydra.get_mode
+    setattr(Hydra, "get_mode", lambda self, config_name, overrides: None)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(Hydra, "get_mode", search)  # noqa: B010
 
 
 def _flags(options: Mapping[str, str]) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -30,7 +31,16 @@ class Entry:
 
 
 def composed(verb: str, overrides: Sequence[str], directory: str | None = None) -> tuple[DictConfig, dict[str, Any]]:
-    """The configuration of a verb from outlines, not resolved, and the choices of its groups."""
+    """The configuration of a verb from outlines, not resolved, and the choices of its groups, both to be read alone."""
+    if directory is None:  # the files of `conf` do not change
+        return _composed(verb, tuple(overrides))
+    return _composed.__wrapped__(verb, tuple(overrides), directory)
+
+
+@cache
+def _composed(
+    verb: str, overrides: tuple[str, ...], directory: str | None = None
+) -> tuple[DictConfig, dict[str, Any]]:  # fmt: skip
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
 

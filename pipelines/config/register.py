@@ -1,6 +1,7 @@
 """Makes the shapes of a verb's configuration known to Hydra, each imported when a configuration names it."""
 
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib import import_module, resources
 from typing import Any
 
@@ -43,20 +44,20 @@ class LazyNode(ConfigNode):
 
     @property
     def node(self) -> DictConfig:
-        if self.made is None:
-            self.made = self._make()
-        return self.made
+        return _make(self.target, self.outline) if self.made is None else self.made
 
     @node.setter
     def node(self, value: Any) -> None:
         self.made = value
 
-    def _make(self) -> DictConfig:
-        if self.outline:
-            return OmegaConf.create(declared.shape(self.target).values())
-        module, _, name = self.target.partition(":")
-        found = getattr(import_module(f"spikeloom.{module}"), name)
-        return OmegaConf.structured(found if isinstance(found, type) else found())
+
+@cache  # Hydra asks a copy of a node, and copies what it gets
+def _make(target: str, outline: bool) -> DictConfig:
+    if outline:
+        return OmegaConf.create(declared.shape(target).values())
+    module, _, name = target.partition(":")
+    found = getattr(import_module(f"spikeloom.{module}"), name)
+    return OmegaConf.structured(found if isinstance(found, type) else found())
 
 
 def register(*, outline: bool = False) -> None:
@@ -66,19 +67,28 @@ def register(*, outline: bool = False) -> None:
     """
     OmegaConf.register_new_resolver("pruned", pruned_folder, replace=True)
     store = ConfigStore.instance()
+    for node in _nodes(outline):
+        folder = store.repo if node.group is None else store.repo.setdefault(node.group, {})
+        folder[node.name] = node
+    store.store(group="hydra", name="config", node=our_hydra(), provider="hydra")
+
+
+@cache
+def _nodes(outline: bool) -> list[LazyNode]:
+    """Every shape under the name that the YAML files have for it; Hydra composes from copies of what a node makes."""
     conf = resources.files("spikeloom.conf")
     files = {file.name for file in conf.iterdir()}
+    nodes = []
     for verb, target in VERBS.items():  # a verb whose values differ from those of its dataclass has a file in conf
         name = f"{verb}_schema.yaml" if f"{verb}.yaml" in files else f"{verb}.yaml"
-        store.repo[name] = LazyNode(name, f"pipelines.config.{target}", None, outline)
+        nodes.append(LazyNode(name, f"pipelines.config.{target}", None, outline))
     for group, kinds in GROUPS.items():
         for kind, target in kinds.items():
             named_alike = group in ("data", "pruning") or (conf / group / f"{kind}.yaml").is_file()
             name = f"{kind}_schema.yaml" if named_alike else f"{kind}.yaml"
-            store.repo.setdefault(group, {})[name] = LazyNode(name, target, group, outline)
-    for (group, name), target in OTHERS.items():
-        store.repo.setdefault(group, {})[f"{name}.yaml"] = LazyNode(f"{name}.yaml", target, group, outline)
-    store.store(group="hydra", name="config", node=our_hydra(), provider="hydra")
+            nodes.append(LazyNode(name, target, group, outline))
+    nodes += [LazyNode(f"{name}.yaml", target, group, outline) for (group, name), target in OTHERS.items()]
+    return nodes
 
 
 def our_hydra() -> HydraConf:
