@@ -22,19 +22,30 @@ LEARNS = ("datamodule.py", "lightning_module.py")  # files of a domain that may 
 
 
 @cache
+def _statements(source: str) -> list[ast.AST]:
+    """The imports and calls of a file."""
+    return [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Import | ast.ImportFrom | ast.Call)]
+
+
+@cache
 def _imports(path: str, source: str) -> list[str]:
     """Dotted names a file imports, relative ones resolved and `from a import b` given as a.b, wherever they stand."""
     found: list[str] = []
     package = _package(path)
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(source):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             found += [".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+        elif isinstance(node, ast.Call) and _last(node.func).endswith(("import_module", "__import__")):
             found += [a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     return found
+
+
+def _last(function: ast.expr) -> str:
+    """The name behind the last dot of what is called, if it has one."""
+    return getattr(function, "attr", getattr(function, "id", ""))
 
 
 def _package(path: str) -> list[str]:
@@ -68,15 +79,16 @@ def _forbidden(path: str, name: str) -> bool:
 
 def violations(path: str, source: str) -> list[str]:
     """What the file at `path`, given relative to the repository, does against the design."""
-    tree = ast.parse(source)
+    found = _statements(source)
     bad = [f"{path} imports {n}" for n in _imports(path, source) if _forbidden(path, n)]
-    modules = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    modules = [alias for node in found if isinstance(node, ast.Import) for alias in node.names]
     torches = {alias.asname or alias.name for alias in modules if alias.name == "torch"}
-    for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
-        given = {k.arg: ast.unparse(k.value) for k in call.keywords}
-        if ast.unparse(call.func) in {f"{t}.load" for t in torches} and given.get("weights_only") != "True":
+    for call in (n for n in found if isinstance(n, ast.Call)):
+        given = {k.arg for k in call.keywords if isinstance(k.value, ast.Constant) and k.value.value is True}
+        loads = _last(call.func) == "load" and ast.unparse(call.func) in {f"{t}.load" for t in torches}
+        if loads and "weights_only" not in given:
             bad.append(f"{path}:{call.lineno} torch.load without weights_only=True")
-        if given.get("allow_pickle") == "True":
+        if "allow_pickle" in given:
             bad.append(f"{path}:{call.lineno} allow_pickle=True")
     return bad
 

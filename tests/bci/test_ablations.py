@@ -61,8 +61,15 @@ def test_unknown_streams_and_decoders_are_refused() -> None:
         build_e2t_ptr(CETMAEConfig.planted(), VOCABULARY, stream="text")
 
 
-@pytest.mark.parametrize("suffix", ["", "_full", "_published"])
-@pytest.mark.parametrize("tasks", [3, 4, 5])
+@pytest.mark.parametrize(
+    ("suffix", "tasks"),
+    [
+        pytest.param(suffix, tasks, marks=[] if quick else [pytest.mark.slow])
+        for i, suffix in enumerate(("", "_full", "_published"))
+        for tasks in (3, 4, 5)
+        for quick in [tasks == 3 + i]
+    ],
+)
 def test_recipes_compose_with_every_ablation(suffix: str, tasks: int) -> None:
     made = composed(
         f"experiment=cet_mae_zuco{suffix}", f"data=zuco_{tasks}_tasks", "model.pretraining.eeg_mask=0.25",

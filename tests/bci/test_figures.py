@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikeloom.accel.common import report
 from spikeloom.accel.common.report import Section
 from spikeloom.bci.reports import charts as figures
 from spikeloom.bci.reports import quality as quality_figures
@@ -17,6 +18,7 @@ from spikeloom.bci.zuco.quality import COUNTS
 from spikeloom.bci.zuco.records import BANDS, CHANNELS
 from spikeloom.bci.zuco.samples import SamplesConfig, drop_reason
 from spikeloom.bci.zuco.summary import summarise
+from tests.pipelines.conftest import blank
 
 RNG = np.random.default_rng(0)
 RATES = {"ZAB": np.array([0.2, 0.3, np.nan, 0.4]), "ZDM": np.array([0.5, 0.6])}
@@ -133,7 +135,10 @@ def test_what_cannot_be_shown_is_refused_with_the_reason(call: Callable[[], obje
         call()
 
 
-def test_the_page_of_an_experiment_opens_with_its_verdict_and_has_every_section(tmp_path: Path) -> None:
+def test_the_page_of_an_experiment_opens_with_its_verdict_and_has_every_section(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_svg", blank)  # built, and drawn above
     samples = SamplesConfig().build()
     recordings = SyntheticZuCoConfig(n_subjects=2, n_sentences=5, rejected=0.05, missing=0.1, seed=3).build()
     found = Findings(

@@ -255,7 +255,7 @@ def test_the_published_rows_leak_as_measured(tasks: str, expected: tuple[int, ..
     assert (leak.n_train, leak.n_test, leak.n_test_unique, leak.n_shared_unique, leak.n_shared) == expected
 
 
-@pytest.mark.parametrize("tasks", [("SR1", "NR1", "NR2"), TASK_LISTS])
+@pytest.mark.parametrize("tasks", [("SR1", "NR1", "NR2"), pytest.param(TASK_LISTS, marks=pytest.mark.slow)])
 def test_a_split_of_the_real_sentences_keeps_its_promises(tasks: tuple[str, ...]) -> None:
     found = read_materials(data_folder("zuco"))
     split = SplitConfig().build(rows_of_materials({task: found[task] for task in tasks}, leakage.READERS))

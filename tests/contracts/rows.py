@@ -125,7 +125,8 @@ def row_of(name: str) -> Row:
 
 
 @cache
-def _made(name: str) -> nn.Module:
+def made(name: str) -> nn.Module:
+    """The model that `model` copies, not to be changed."""
     torch.manual_seed(3)
     row = row_of(name)
     if row.build is not None:
@@ -150,7 +151,7 @@ def _made(name: str) -> nn.Module:
 
 def model(name: str) -> nn.Module:
     """A model that fires, in evaluation mode; every call gives another copy of the same."""
-    return deepcopy(_made(name))
+    return deepcopy(made(name))
 
 
 def batch(name: str, size: int = 3, steps: int = 7, seed: int = 0) -> Batch:
@@ -162,7 +163,7 @@ def batch(name: str, size: int = 3, steps: int = 7, seed: int = 0) -> Batch:
         x = 2 * torch.randn(steps, size, 5, generator=draw)
         return Batch(x, 1, (lengths,), (0,))
     if row.kind == "stochastic":
-        (layer, *_) = _made(name).network.layers
+        (layer, *_) = made(name).network.layers
         shape = (layer.n_in, row.side, row.side) if hasattr(layer, "kernel") else (1, row.side, row.side)
         return Batch(torch.rand(size, *shape, generator=draw), 0)
     if row.kind == "pictures":
@@ -271,7 +272,7 @@ def distinct(names: tuple[str, ...]) -> dict[str, list[str]]:
     """The names whose small models differ, each with all names that share it, which differ in depth and width."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        network = _made(name)
+        network = made(name)
         config = {**getattr(network, "_hub_mixin_config", {}), "pretrained_cfg": None}
         weights = [type(synapses).__name__ for synapses in getattr(network, "synapses", ())]
         key = f"{row_of(name)} {type(network).__name__} {config} {weights} {network}"

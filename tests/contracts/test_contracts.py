@@ -20,6 +20,7 @@ from tests.contracts.rows import (
     batch,
     distinct,
     loss,
+    made,
     model,
     outcome,
     row_of,
@@ -208,7 +209,7 @@ def families() -> list[Any]:
     found: dict[str, str] = {}
     for name in DISTINCT:
         if row_of(name).kind not in ("stochastic", "cet_mae", "e2t_ptr", "eeg"):  # exported in parts, or as a workload
-            network, parts = model(name), ("tokenizer", "residual", "layout", "readout", "form")
+            network, parts = made(name), ("tokenizer", "residual", "layout", "readout", "form")
             built = [getattr(network, part, None) for part in parts]
             found.setdefault(f"{type(network).__name__} {built} {getattr(network, 'title', '')}", name)
     return [pytest.param(name, marks=[] if name in LIGHT else [pytest.mark.slow]) for name in found.values()]

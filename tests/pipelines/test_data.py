@@ -170,7 +170,7 @@ def test_keys_of_the_data_set_are_given_as_in_a_training(tmp_path, capsys, monke
         data.check(DataConfig(dataset="words", settings=["data.patern=a"]))
 
 
-@pytest.mark.parametrize("dataset", ["fsdd", "speech_commands"])
+@pytest.mark.parametrize("dataset", ["fsdd", pytest.param("speech_commands", marks=pytest.mark.slow)])
 def test_the_shared_recordings_are_whole(dataset, capsys) -> None:
     check(dataset, data_folder(dataset))
     assert "no problem found" in capsys.readouterr().out

@@ -57,7 +57,9 @@ def test_several_machines_need_their_scheduler() -> None:
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
-@pytest.mark.parametrize("failing", ["1", "0", "01", ""])
+@pytest.mark.parametrize(
+    "failing", ["1", "", pytest.param("0", marks=pytest.mark.slow), pytest.param("01", marks=pytest.mark.slow)]
+)
 def test_a_failure_of_any_process_is_told_once_and_ends_all(
     failing: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

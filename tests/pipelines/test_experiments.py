@@ -34,6 +34,7 @@ SMALL = {
     "spikescr_fsdd_spikes": (4, "event_bins"),
     "spikescr_speech_commands": (12, "log_mel"),
 }  # experiment -> classes, kind of features
+QUICK = ("spikescr_speech_commands", "spikescr_shd", "spikescr_fsdd_spikes", "spikescr_gsc35")  # one of a layout
 REPORTED = ("spikescr_speech_commands", "spikescr_shd")  # one of a kind: figures take longer than these trainings
 
 
@@ -53,20 +54,27 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every experiment, trained for an epoch: experiment -> run folder."""
-    made = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPIKELOOM_DATA", str(data))
-        for name in (*REPORTED, *sorted(set(SMALL) - set(REPORTED))):
+class Runs(dict[str, Path]):
+    """Experiment -> its run folder, trained for an epoch when it is asked for."""
+
+    def __init__(self, data: Path, folder: Path) -> None:
+        self.data, self.folder = data, folder
+
+    def __missing__(self, name: str) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SPIKELOOM_DATA", str(self.data))
             if name not in REPORTED:
                 patch.setattr(classification, "write_report", lambda *given: None)
-            folder = tmp_path_factory.mktemp(name) / "seed0"
+            folder = self.folder / name / "seed0"
             depth = [] if name == "spikescr_ssc" else ["model.depth=1"]  # two blocks in one of them are enough
             train.run(composed(f"experiment={name}", f"run={folder}", "trainer.batch_size=16", *TINY, *depth))
-            made[name] = folder / "0" if name == "spikescr_fsdd_spikes" else folder  # one run for each speaker
-    return made
+        self[name] = folder / "0" if name == "spikescr_fsdd_spikes" else folder  # one run for each speaker
+        return self[name]
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return Runs(data, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +83,9 @@ def few_clips_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speech, "count_operations", functools.partial(speech.count_operations, n_clips=2))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
+)
 def test_every_experiment_trains_loads_scores_and_exports(name: str, runs: dict[str, Path], tmp_path: Path) -> None:
     run, (n_classes, kind) = runs[name], SMALL[name]
     trained, result = load_model(run / "model"), json.loads((run / "result.json").read_text())
@@ -111,11 +121,24 @@ def test_a_model_is_scored_on_any_folder_of_its_layout(runs: dict[str, Path], da
     scores = score(runs["spikescr_speech_commands"], tmp_path / "some", out)
     assert scores["clips"] == 9
     assert {name for name, row in scores["per_class"].items() if row["clips"]} == {"yes", "_silence_", "_unknown_"}
-    assert score(runs["spikescr_gsc12"], data / "speech_commands", out)["clips"] == 144
     assert score(runs["spikescr_gsc35"], data / "gsc", out)["clips"] == 140
-    for name in ("spikescr_shd", "spikescr_ssc", "spikescr_fsdd_spikes"):
-        write_spikes(tmp_path / "other.h5", 2 * SMALL[name][0], SMALL[name][0], 2, seed=9)
-        assert score(runs[name], tmp_path / "other.h5", out)["clips"] == 2 * SMALL[name][0]
+    for name in ("spikescr_shd", "spikescr_fsdd_spikes"):
+        check_other_spikes(runs, name, tmp_path)
+
+
+def check_other_spikes(runs: dict[str, Path], name: str, folder: Path) -> None:
+    write_spikes(folder / "other.h5", 2 * SMALL[name][0], SMALL[name][0], 2, seed=9)
+    found = score(runs[name], folder / "other.h5", folder / "scores.json")
+    assert found["clips"] == 2 * SMALL[name][0]
+
+
+@pytest.mark.slow
+def test_a_model_is_scored_on_the_folders_of_other_experiments(
+    runs: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.json"
+    assert score(runs["spikescr_gsc12"], data / "speech_commands", out)["clips"] == 144
+    check_other_spikes(runs, "spikescr_ssc", tmp_path)
 
 
 def test_a_digit_model_is_scored_on_another_folder_with_some_of_the_digits(

@@ -95,7 +95,9 @@ def partials(folder: Path) -> list[Path]:
     return [f for f in folder.rglob("*") if f.name.endswith(".partial")]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)  # the run that goes on ends by SIGINT in either
 def test_a_signal_in_mid_training_is_one_line_and_the_run_goes_on(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:

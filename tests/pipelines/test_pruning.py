@@ -42,19 +42,32 @@ RULES = {
 }
 
 
+QUICK = ("lats", "magnitude", "str", "rigl")  # a schedule of thresholds, of sparsity, learned, and one that regrows
+every_rule = pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RULES]
+)
+
+
+class Runs(dict[str, Path]):
+    """Rule -> its run, trained when it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.words = folder, functools.cache(synthesise_keywords)
+
+    def __missing__(self, name: str) -> Path:
+        self[name] = self.folder / name
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("spikeloom.speech.datasets.synthetic.synthesise_keywords", self.words)
+            if name != "lats":  # one page is looked at
+                patch.setattr("spikeloom.pipelines.training.classification.write_report", lambda *given: None)
+            rule = RULES[name]
+            train(config(self[name], epochs=3, pruning=rule, report_test_selected=name == "magnitude"))
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spikeloom.speech.datasets.synthetic.synthesise_keywords", functools.cache(synthesise_keywords))
-        for name, rule in RULES.items():
-            made[name] = tmp_path_factory.mktemp("runs") / name
-            if name != "lats":
-                patch.setattr(
-                    "spikeloom.pipelines.training.classification.write_report", lambda *given: None
-                )  # one page is looked at
-            train(config(made[name], epochs=3, pruning=rule, report_test_selected=name == "magnitude"))
-    return made
+    return Runs(tmp_path_factory.mktemp("runs"))
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -62,7 +75,7 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("name", RULES)
+@every_rule
 def test_a_run_tells_accuracy_and_sparsity_of_the_last_and_of_the_kept_epoch(name: str, runs: dict[str, Path]) -> None:
     result = json.loads((runs[name] / "result.json").read_text())
     kept, last = result["pruning"], result["last_epoch"]
@@ -78,7 +91,7 @@ def test_a_run_tells_accuracy_and_sparsity_of_the_last_and_of_the_kept_epoch(nam
     assert name not in ("lats", "linear") or "AdamW" in kept["l1_missing"]
 
 
-@pytest.mark.parametrize("name", RULES)
+@every_rule
 def test_the_model_that_is_kept_is_plain_and_as_sparse_as_told(name: str, runs: dict[str, Path]) -> None:
     model = load_model(runs[name] / "model").model
     told = json.loads((runs[name] / "result.json").read_text())["pruning"]["report"]["layers"]
@@ -104,7 +117,7 @@ def test_the_report_shows_how_the_zeros_came(runs: dict[str, Path]) -> None:
     text = (runs["lats"] / "report.html").read_text("utf-8")
     assert "How the zeros came" in text and "Where the zeros are" in text
     assert "{'method'" not in text  # nested results have sections of their own
-    for name in RULES:
+    for name in QUICK:
         sections = pruning_sections(runs[name], json.loads((runs[name] / "result.json").read_text()))
         assert len(sections[0].figure.axes) == (1 if name in ("magnitude", "gmp", "dnw", "rigl") else 2)
         assert len(sections[1].table.rows) > 5

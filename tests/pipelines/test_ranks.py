@@ -166,7 +166,7 @@ def joint_keys(make: Any) -> dict[str, Any]:
     [
         (speech, 1e-2),
         pytest.param(vision, 1e-2, marks=pytest.mark.slow),
-        (distillation, 1e-2),
+        pytest.param(distillation, 1e-2, marks=pytest.mark.slow),
         pytest.param(mlp, 5e-3, marks=pytest.mark.slow),
     ],
 )

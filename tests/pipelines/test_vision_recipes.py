@@ -1,6 +1,7 @@
 """Every recipe is there with the values it was published with, and builds the model it names."""
 
 import socket
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000, "cifar10dvs": 10, "dvs128": 11, "digits": 10, "mnist": 10}
 
 
+@cache
 def composed(*overrides: str) -> TrainConfig:
     register()
     with initialize_config_module("spikeloom.conf", version_base="1.3"):

@@ -219,4 +219,5 @@ def test_recipes_pair_sizes_with_rates(experiment: str, lr: float, epochs: int, 
     assert (found.optimizer.lr, found.trainer.epochs, list(found.data.tasks)) == (lr, epochs, tasks)
     if "cet" in experiment:
         assert (found.model.sizes.text_width == 1024) == (experiment != "cet_mae_zuco")
-    assert len(composed(f"experiment={experiment}", "data=zuco_5_tasks").data.tasks) == 5
+    if experiment == "e2t_ptr_zuco_published":
+        assert len(composed(f"experiment={experiment}", "data=zuco_5_tasks").data.tasks) == 5

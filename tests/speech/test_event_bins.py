@@ -15,7 +15,8 @@ def literal(times_s: list[float], units: list[int], step_ms: float) -> np.ndarra
     """The equations, event by event."""
     if not times_s:
         return np.zeros((1, 140))
-    t_ms = [(t - min(times_s)) * 1000 for t in times_s]
+    start = min(times_s)
+    t_ms = [(t - start) * 1000 for t in times_s]
     n = max(1, math.ceil(max(t_ms) / step_ms))
     frames = np.zeros((n, 140))
     for t, unit in zip(t_ms, units, strict=True):

@@ -47,8 +47,15 @@ def test_the_design_has_the_published_number_of_binary_layers(name: str, binary:
 
 
 @EVERY
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(
+    ("training", "autocast"),
+    [
+        (False, False),
+        (True, True),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        pytest.param(True, False, marks=pytest.mark.slow),
+    ],
+)
 @torch.no_grad()
 def test_exactly_the_designed_layers_see_more_than_spikes(name: str, training: bool, autocast: bool) -> None:
     model, x = small(name)

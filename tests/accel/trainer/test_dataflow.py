@@ -132,7 +132,7 @@ def test_a_search_over_mappings_tries_both_and_settings_are_checked() -> None:
             run_mapping(net, CHIP, bad)
 
 
-@pytest.mark.parametrize("preset", ["neuromc", "cacti28"])
+@pytest.mark.parametrize("preset", [pytest.param("neuromc", marks=pytest.mark.slow), "cacti28"])
 def test_more_cores_are_never_slower_in_a_search(preset: str) -> None:
     """On meshes that hold the smaller ones: 1 x 1, 1 x 2, 2 x 2, 2 x 4, 4 x 4. Five in a row do not hold 2 x 2."""
     nets = [*(random_workload(Random(seed)) for seed in range(3)), spikingformer(2, 2, depth=1, width=64)]

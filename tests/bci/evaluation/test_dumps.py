@@ -31,7 +31,7 @@ def scored(dump: Path, out: Path, **keys: str) -> dict:
     run(
         ScoreConfig(
             predictions=str(dump), out=str(out), tokenizer=str(data / "tokenizer/bart"), materials=str(data / "zuco"),
-            **keys,
+            n_permutations=199, **keys,
         )
     )  # fmt: skip
     return json.loads(out.read_text())
