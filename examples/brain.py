@@ -32,7 +32,7 @@ from spikeloom.pipelines.training.run_dir import load_config, load_model
 
 log = logging.getLogger("spikeloom.demo")
 STRENGTH = 3.0  # of the synthetic signal, relative to the noise
-PRETRAIN_EPOCHS, DECODER_EPOCHS = 20, 12
+PRETRAIN_EPOCHS, DECODER_EPOCHS = 20, 8
 SEEDS = 1  # of the noise control: too few for a result
 
 
@@ -40,9 +40,9 @@ def tell(config: DemoConfig, folder: Path) -> Chapter:
     before, after = recipes(config, folder)
     log.info("  1/3  pre-training CET-MAE on synthetic trials")
     trials = read(before)
-    encoder = pretrain(before, trials)
+    encoder = pretrain(before, trials, page=False)
     log.info("  2/3  training a decoder on it")
-    decoder = train_decoder(after, trials)
+    decoder = train_decoder(after, trials, page=False)
     log.info("  3/3  training the same decoder on noise, and testing both")
     run = Path(after.run)
     found, page = judge(

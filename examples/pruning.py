@@ -40,7 +40,7 @@ def tell(config: DemoConfig, folder: Path) -> Chapter:
         module.model.load_state_dict(load_model(dense / "model").model.state_dict())
         return module, training_data
 
-    after = train(training, go_on)
+    after = train(training, go_on, page=False)
 
     log.info("  2/3  exporting both, with densities measured on real clips")
     workloads = [workload(run, training) for run in (dense, folder / "pruned")]
@@ -73,7 +73,7 @@ def trained_before(config: DemoConfig, folder: Path) -> Path:
     if "speech" in config.chapters and (speech / "result.json").exists():
         return speech
     log.info("  0/3  training the keyword model to prune")
-    train(recipe(config, folder / "dense"))
+    train(recipe(config, folder / "dense"), page=False)
     return folder / "dense"
 
 

@@ -34,7 +34,7 @@ def tell(config: DemoConfig, folder: Path) -> Chapter:
     log.info(
         "  1/3  training a small SpikeSCR on %s", "spoken digits" if training.name == "fsdd" else "synthetic keywords"
     )
-    result = train(training)
+    result = train(training, page=False)
 
     log.info("  2/3  exporting it, with densities measured on real clips")
     trained = load_model(folder / "model")

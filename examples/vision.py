@@ -35,7 +35,7 @@ EPOCHS = 7
 def tell(config: DemoConfig, folder: Path) -> Chapter:
     training = recipe(config, folder)
     log.info("  1/4  training a small MS-QKFormer on scanned digits")
-    result = train(training)
+    result = train(training, page=False)
     trained = load_model(folder / "model")
     splits = training.data.build()
     test = FrameSet(splits.test, trained.features)

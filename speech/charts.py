@@ -142,7 +142,7 @@ def spike_raster(spikes: Mapping[str, NDArray[Any]], hop_ms: float, word: str) -
     return Section(
         title=f"Spikes while the network processes “{word}”",
         caption="Each dot is one spike: a neuron (a row) sends one pulse at one moment. The top panel is closest to "
-        "the sound, the bottom one closest to the answer. White space is work the hardware need not do: a neuron that "
+        "the sound, the bottom one closest to the answer. Empty space is work the hardware need not do: a neuron that "
         f"stays silent costs almost nothing.{selection}",
         figure=figure,
     )
@@ -244,7 +244,7 @@ def accuracy_against_cost(
     panels[0].set_ylabel("Words recognised (%)")
     panels[1].legend(framealpha=1, edgecolor="none", fontsize=10, labelcolor=INK, loc="lower right")
     return Section(
-        title="What coarser hearing costs, and saves",
+        title="What coarser time steps cost, and save",
         caption="Each dot is one network, named after the length of its time steps: the further left, the fewer steps "
         "and the less energy a word takes. Along the line each network began as a copy of the one to its right and "
         "went on with it as teacher. Bars are one standard deviation over seeds, where there are several.",

@@ -90,6 +90,7 @@ def complaints(browser: Any, url: str, width: int, scheme: str) -> list[str]:
     context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)
     try:
         page, said = context.new_page(), list[str]()
+        page.set_default_timeout(300_000)  # also on a machine that is busy
         page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(url)

@@ -83,7 +83,7 @@ def spike_maps(inputs: Sequence[np.ndarray], names: Sequence[str], maps: Mapping
         for panel, (layer, map_nHW) in zip(panels[row, 1:], maps.items(), strict=True):
             panel.imshow(map_nHW[row], cmap="viridis", vmin=0, vmax=max(1e-9, float(map_nHW.max())))
             if row == 0:
-                panel.set_title(layer.replace(", ", "\n"), fontsize=7, color=MUTED)
+                panel.set_title(layer.replace(", ", "\n"), fontsize=9 if len(maps) < 5 else 8, color=MUTED)
     for panel in panels.flat:
         panel.axis("off")
     return Section(

@@ -49,7 +49,7 @@ def learning_curve(rows: Sequence[Mapping[str, float]], best_epoch: int, things:
     _curves(left, epochs, curves, best_epoch)
     left.set_title("Loss: lower is better", loc="left")
     left.legend(framealpha=1, edgecolor="none", fontsize=10, labelcolor=INK)
-    left.set_ylim(bottom=0)
+    left.set_ylim(0, 1.05 * left.dataLim.y1)
     right.plot(epochs, [100 * row["valid_accuracy"] for row in rows], color=palette[1], **_style(epochs))
     right.set_title(f"Validation {things} recognised (%)", loc="left")
     right.set_ylim(0, 100)
@@ -97,7 +97,7 @@ def _curves(panel: Any, epochs: Sequence[int], curves: Mapping[str, Sequence[flo
 
 
 def _style(epochs: Sequence[int]) -> dict[str, Any]:
-    return {"marker": "o" if len(epochs) <= 40 else "", "markersize": 3, "linewidth": 1.6}
+    return {"marker": "o" if len(epochs) <= 40 else "", "markersize": 3 if len(epochs) > 2 else 6, "linewidth": 1.6}
 
 
 def _mark_epoch(panel: Any, best_epoch: int) -> None:

@@ -52,10 +52,12 @@ DARK = {
 }  # fmt: skip
 FOLLOWS = {INK: "ink", MUTED: "muted", GRID: "grid", WARN: "warn", PAPER: "card"}  # colour of a figure -> of the page
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
-# Room for a table on a telephone; a letter, the padding of a cell, and the least width of a column of sentences.
-NARROW_PX, LETTER_PX, CELL_PX, PROSE_PX = 330, 7.6, 20, 224
-MOST_STACKED = 80  # cells of a table that is too wide; one of more cells scrolls
-SMALLEST_SCALE = 0.7  # figure text is 10 pt (13 px); on a narrow screen a figure scrolls sideways below this scale
+# Room for a table on a telephone; a letter of a wide font, the padding of a cell, and the least width of a column of
+# sentences, and of the first one.
+NARROW_PX, LETTER_PX, CELL_PX, PROSE_PX, FIRST_PX = 330, 8.8, 20, 224, 96
+MOST_STACKED = 100  # cells of a table that is too wide; one of more cells scrolls
+# Figure text is 10 pt (13 px). Below this scale a figure scrolls sideways; on a telephone sooner.
+SMALLEST_SCALE, SMALLEST_ON_TELEPHONE = 0.7, 0.85
 
 
 @dataclass(frozen=True, kw_only=False)
@@ -165,6 +167,7 @@ def page_text(
     numbers = _numbers(sections)
     return str(_template().render(
         title=title, lead=_paragraphs(lead), facts=facts, light=LIGHT, dark=DARK, fonts=FONTS,
+        scale=SMALLEST_SCALE, scale_on_telephone=SMALLEST_ON_TELEPHONE,
         sections=[_section(s, f"s{i}", number) for i, (s, number) in enumerate(zip(sections, numbers, strict=True), 1)],
     ))  # fmt: skip
 
@@ -216,13 +219,16 @@ def _shown(table: Table, title: str) -> dict[str, Any]:
         for texts, n in columns
     ]
     heads = list(map(str, table.columns))
-    least = sum(
+    widths = [
         PROSE_PX if kind == "prose" else CELL_PX + LETTER_PX * max(map(len, [*(texts if n else " ".join(texts).split()),
                                                                             *head.split(), ""]))
         for head, kind, (texts, n) in zip(heads, kinds, columns, strict=True)
-    )  # fmt: skip
-    few = len(heads) == 2 or len(heads) * len(table.rows) <= MOST_STACKED
-    named = kinds[0] == ""  # by a word or two, which need no column in front of them
+    ]  # fmt: skip
+    least = sum(widths) + max(0, FIRST_PX - widths[0])
+    # Sentences in a narrow column take more lines than cells below each other.
+    few = len(heads) == 2 or len(heads) * len(table.rows) <= MOST_STACKED or ("prose" in kinds and len(heads) == 3)
+    # A row is named by its words, which need no column in front of them, unless other cells are sentences, too.
+    named = kinds[0] == "" or (kinds[0] == "prose" and "prose" not in kinds[1:])
     return {
         "head": list(zip(heads, kinds, strict=True)),
         "body": [list(zip(row, kinds, strict=True)) for row in zip(*(cells for cells, _ in columns), strict=True)],
@@ -273,7 +279,7 @@ def _breakable(text: str) -> str:
     from markupsafe import Markup
     from markupsafe import escape as escaped
 
-    pieces = re.split(r"(\S{18,})", str(text))
+    pieces = re.split(r"(\S{13,})", str(text))
     long = [re.sub(r"(?<=\w[._/])(?=[A-Za-z])", "\0", piece) if i % 2 else piece for i, piece in enumerate(pieces)]
     return Markup(str(escaped("".join(long))).replace("\0", "<wbr />"))
 
@@ -309,7 +315,7 @@ def _svg(figure: Figure, name: str, label: str) -> str:
 def _opening(width_in: float, label: str) -> str:
     """How the <svg> element of a figure begins on a page."""
     width_px = width_in * PX_PER_IN
-    size = f"width:{width_px:.0f}px;min-width:{SMALLEST_SCALE * width_px:.0f}px"
+    size = f"--width:{width_px:.0f}px"
     return rf'<svg role="img" aria-label="{escape(label)}" style="{size}"'
 
 

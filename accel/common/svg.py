@@ -215,7 +215,7 @@ class Chart:
             lines[-1].append((text, colour))
             used += needed
         for row, line in enumerate(lines if self.legend else []):
-            x = (width - sum(LETTER_PX * len(text) + 36 for text, _ in line)) / 2
+            x = GAP_PX  # at the left, where they are seen before a figure is scrolled
             y = LINE_PX * (row + 0.5)
             for text, colour in line:
                 box = f'x="{x:.1f}" y="{y - 5:.1f}" width="14" height="10"'

@@ -142,14 +142,15 @@ def electrode_importance(saliency: ArrayLike, measured: str = "the gradient of t
     by_band = values.sum(axis=1)
     right.bar(range(len(BANDS)), 100 * by_band / max(float(by_band.sum()), 1e-12), color=palette[0], width=0.7)
     right.set_xticks(range(len(BANDS)), BANDS)
-    right.set(ylabel="Share of importance (%)", xlabel="Band")
+    right.set(ylabel="Share of importance (%)", xlabel="Band (t theta, a alpha, b beta, g gamma)")
     right.grid(False, axis="x")
     strongest = np.argsort(-share, kind="stable")[:5]
+    largest = ", ".join(f"{CHANNELS[i]} {share[i]:.1f} %" for i in strongest)
     return Section(
         "Which electrodes the model uses",
-        f"Importance is {measured}. Left, summed over bands and seen from above, nose up; right, over electrodes. The "
-        f"largest shares: {', '.join(f'{CHANNELS[i]} {share[i]:.1f} %' for i in strongest)}. A model can rely on an "
-        "electrode and still know nothing of the words: read this map after the comparison with controls.",
+        f"Importance: how much {measured} depends on what an electrode measures. Left, summed over bands and seen from "
+        f"above, nose up; right, over electrodes. The largest shares: {largest}. A model can rely on an electrode and "
+        "still know nothing of the words: read this map after the comparison with controls.",
         figure,
     )
 

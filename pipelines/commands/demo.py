@@ -15,9 +15,9 @@ from spikeloom.pipelines.training.runtime import on_terminal, set_up
 log = logging.getLogger("spikeloom.demo")
 # File of spikeloom.examples -> the question that it answers, and its seconds on two idle cores.
 CHAPTERS = {
-    "speech": ("Which word was spoken, and what does training such a network cost on a chip?", 90),
-    "brain": ("A decoder writes sentences from EEG: do they really depend on the EEG?", 90),
-    "pruning": ("How much energy is saved if nine of ten weights are zero?", 60),
+    "speech": ("Which word was spoken, and what does training such a network cost on a chip?", 120),
+    "brain": ("A decoder writes sentences from EEG: do they really depend on the EEG?", 100),
+    "pruning": ("How much energy is saved if nine of ten weights are zero?", 70),
     "vision": ("Which digit was scanned, and does the network compute with spikes alone?", 90),
 }
 

@@ -168,9 +168,9 @@ def facts(recording: Recording) -> dict[str, str]:
         "sensor": f"{width} x {height}" + ("" if recording.sensor_known else ", not named in the file but assumed"),
         "events": f"{len(events):,}",
         "brighter (ON)": f"{on:,}", "darker (OFF)": f"{len(events) - on:,}",
-        "time": f"{t[0]}..{t[-1]} us ({(t.max() - t.min()) / 1e6:.3f} s)",
+        "time": f"{t[0]}..{t[-1]} µs ({(t.max() - t.min()) / 1e6:.3f} s)",
         "x": f"{events['x'].min()}..{events['x'].max()}", "y": f"{events['y'].min()}..{events['y'].max()}",
-        "first event": f"x {first['x']}, y {first['y']}, {'ON' if first['p'] else 'OFF'}, {first['t']} us",
+        "first event": f"x {first['x']}, y {first['y']}, {'ON' if first['p'] else 'OFF'}, {first['t']} µs",
         **recording.notes,
     }  # fmt: skip
 

@@ -66,9 +66,10 @@ def encode(config: TrainConfig, tokenizer: TextTokenizer, trials: TrialSet) -> E
     return EncodedTrials(trials, tokenizer, config.features.text.max_length, target)
 
 
-def pretrain(config: TrainConfig, trials: TrialSplits | None = None) -> dict[str, Any]:
+def pretrain(config: TrainConfig, trials: TrialSplits | None = None, *, page: bool = True) -> dict[str, Any]:
     """Pretrain a CET-MAE into `config.run` and return its result.json. No test row is kept, nothing is fitted to a
-    valid one. `trials`: of this very configuration, where they are already in memory."""
+    valid one. `trials`: of this very configuration, where they are already in memory; `page`: whether report.html is
+    drawn."""
     check(config)
     run, started = Path(config.run), time.perf_counter()
     set_up(config.trainer.threads)
@@ -103,8 +104,9 @@ def pretrain(config: TrainConfig, trials: TrialSplits | None = None) -> dict[str
         }  # fmt: skip
         _save(run, model, config, data, pages.pretraining_card(result))
         write_json(run / "result.json", result)
-        with results_come_first(run / "report.html"):
-            pages.tell_pretraining(run, config, result, model, data.valid_set)
+        if page:
+            with results_come_first(run / "report.html"):
+                pages.tell_pretraining(run, config, result, model, data.valid_set)
         rank = result["retrieval"]["same_length_rank"]
         log.info(
             "validation: contrastive %.3f, rank among sentences of one length %s (chance .5), epoch %d -> %s",
@@ -113,7 +115,7 @@ def pretrain(config: TrainConfig, trials: TrialSplits | None = None) -> dict[str
         return result
 
 
-def train_decoder(config: TrainConfig, trials: TrialSplits | None = None) -> dict[str, Any]:
+def train_decoder(config: TrainConfig, trials: TrialSplits | None = None, *, page: bool = True) -> dict[str, Any]:
     """Fine-tune an E2T-PTR into `config.run`, decode the test trials freely, and return its result.json."""
     check(config)
     if config.pretrained is None:
@@ -150,8 +152,9 @@ def train_decoder(config: TrainConfig, trials: TrialSplits | None = None) -> dic
         }  # fmt: skip
         _save(run, model, config, data, pages.decoder_card(result))
         write_json(run / "result.json", result)
-        with results_come_first(run / "report.html"):
-            pages.tell_decoder(run, config, result, test, model, data.valid_set)
+        if page:
+            with results_come_first(run / "report.html"):
+                pages.tell_decoder(run, config, result, test, model, data.valid_set)
         log.info(
             "test, free-running: BLEU-1 %.2f (no result without controls: `spikeloom evaluate run=%s`)",
             result["test"]["bleu_word"][0], run,

@@ -11,6 +11,7 @@ from spikeloom.accel.common.files import read_json
 from spikeloom.accel.common.report import INK, Section, Table, new_figure, palette, render
 from spikeloom.accel.common.sizes import flat
 from spikeloom.accel.common.statistics import spread
+from spikeloom.accel.common.units import counted
 from spikeloom.pipelines.training.run_dir import NON_HPARAMS, finished, history, read_yaml
 
 MARKERS = "osD^vP*X"
@@ -170,7 +171,11 @@ def accuracy_against_energy(runs: Sequence[ComparedRun]) -> list[Section]:
     axes.set_xlim(0, 1.12e-6 * max(pj for *_, pj in known))
     figure.legend(loc="outside lower left", ncols=2, edgecolor="none", fontsize=9.5, labelcolor=INK)
     left_out = len(runs) - len(known)
-    note = f" {left_out} of {len(runs)} runs are not shown: not counted." if left_out else ""
+    note = (
+        f" {left_out} of {counted(len(runs), 'run')} {'is' if left_out == 1 else 'are'} not shown: not counted."
+        if left_out
+        else ""
+    )
     return [Section(
         "Accuracy against energy",
         f"Up and to the left is better: more samples right for less energy.{note}", figure=figure,

@@ -30,17 +30,17 @@ def span(hours: float) -> str:
 def at_most(found: DetectionError, allowed: float) -> str:
     """The miss rate with at most so many false accepts an hour, as a sentence. An hour without one proves little:
     less than one false accept in all the sound is named as such."""
-    point = found.at(allowed)
+    point, rate = found.at(allowed), f"{allowed:g} false accept{'' if allowed == 1 else 's'}"
     if point is None:
-        return f"At most {allowed:g} false accepts an hour: at no threshold."
+        return f"At most {rate} an hour: at no threshold."
     few = " (less than one in all of this sound: use more hours)" if allowed * found.hours < 1 else ""
-    return f"At most {allowed:g} false accepts an hour{few}: {100 * point[2]:.1f} % missed, threshold {point[0]:g}."
+    return f"At most {rate} an hour{few}: {100 * point[2]:.1f} % missed, threshold {point[0]:g}."
 
 
 def write_page(found: DetectionError, name: str, sound: str, threshold: float, path: Path) -> None:
     """The page: curve and table."""
     rows = [
-        [f"{t:g}", f"{fa:.1f}", f"{100 * miss:.1f} %"]
+        [f"{t:g}", f"{fa:,.1f}", f"{100 * miss:.1f} %"]
         for t, fa, miss in zip(found.thresholds, found.per_hour(), found.miss_rates(), strict=True)
     ]
     figure = new_figure(9.4, 4.2)
@@ -53,6 +53,9 @@ def write_page(found: DetectionError, name: str, sound: str, threshold: float, p
             axes.plot([rate], [100 * miss], marker="o", markersize=9, color=palette[1], linestyle="")
             axes.annotate(f"threshold {t:g}", (rate, 100 * miss), xytext=(8, 8), textcoords="offset points", fontsize=9)
     axes.set_xscale("log")
+    axes.xaxis.get_major_locator().set_params(subs=(1, 2, 5), numticks=12)
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.minorticks_off()
     axes.axvline(least, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.set(xlabel="False accepts an hour", ylabel="Keywords missed (%)", ylim=(0, 102))
     curve = Section(
@@ -65,7 +68,7 @@ def write_page(found: DetectionError, name: str, sound: str, threshold: float, p
     )
     allowances = "\n\n".join(at_most(found, allowed) for allowed in ALLOWED)
     lead = (
-        f"{name} listened to {span(found.hours)} of {sound}, in which no keyword is said, and to "
+        f"{name} processed {span(found.hours)} of {sound}, in which no keyword is said, and "
         f"{found.keywords:,} clips of keywords, each between silences.\n\n{allowances}"
     )
     render(f"False accepts and misses of {name}", lead, [curve], path)

@@ -16,6 +16,13 @@ log = logging.getLogger("spikeloom")
 
 AVERAGED = ("val_acc", "test_acc_at_best_val", "test_max_optimistic", "steps_mean", "ac_m", "mac_m", "energy_mj")
 PERCENT = ("val_acc", "test_acc_at_best_val", "test_max_optimistic")
+# Column of curriculum.csv -> its title on the page.
+TITLES = {
+    "resolution_ms": "step (ms)", "steps_mean": "steps, mean", "steps_max": "steps, most", "params": "parameters",
+    "val_acc": "validation accuracy (%)", "test_acc_at_best_val": "test accuracy (%)",
+    "test_max_optimistic": "test-selected accuracy (%)", "ac_m": "additions (M)", "mac_m": "multiplications (M)",
+    "energy_mj": "energy (µJ)", "best_epoch": "best epoch",
+}  # fmt: skip
 OPTIMISTIC = "test_max_optimistic is optimistic (selected on test): it chose nothing and is no result."
 RETRAIN = "run the curriculum of this seed again with resume=true"
 
@@ -43,13 +50,14 @@ def write_table(run: Path, config: DistillConfig) -> None:
         lead(pooled, runs),
         [
             figure_of(pooled),
-            *([Section("Over seeds", seeds_of(runs), table=as_table(pooled))] if len(runs) > 1 else []),
+            *([Section("Over seeds", seeds_of(runs), table=for_people(pooled))] if len(runs) > 1 else []),
             Section(
                 f"Every stage, seed {found['seed']}",
                 "Accuracies: the epoch was chosen on the validation clips, then the test clips were scored once. "
-                f"{OPTIMISTIC} ac_m and mac_m are million accumulates and multiplications of one test clip; energy_mj "
-                "prices them at 0.9 and 4.6 pJ. Each stage's folder holds its own report.",
-                table=as_table(rows),
+                "The test-selected accuracy (not a valid estimate) chose nothing and is no result. Millions of "
+                "additions and multiplications are those of one test clip; the energy prices them at 0.9 and 4.6 pJ. "
+                "Each stage's folder holds its own report.",
+                table=for_people(rows),
             ),
             settings_of(config),
         ],
@@ -108,6 +116,19 @@ def as_table(rows: list[dict[str, Any]]) -> Table:
     shown = [name for name in rows[0] if not name.endswith("_sd")]
     titles = [f"{name} %" if name in PERCENT else name for name in shown]
     return Table(titles, [[cell(row, name) for name in shown] for row in rows])
+
+
+def for_people(rows: list[dict[str, Any]]) -> Table:
+    """The table of a page: the titles of its columns in words, energies in µJ."""
+    in_uj = [
+        {
+            name: value * 1000 if name.startswith("energy_mj") and value is not None else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+    table = as_table(in_uj)
+    return Table([TITLES.get(name.removesuffix(" %"), name) for name in table.columns], table.rows)
 
 
 def print_table(table: Table) -> None:

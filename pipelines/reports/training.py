@@ -74,13 +74,19 @@ def recognising(trained: TrainedModel, features: FeatureSet) -> list[Section]:
 
 def provenance(result: dict[str, Any]) -> Section:
     """What was trained on what, so that the page stands alone."""
-    rows = [[key.replace("_", " "), _text(value)] for key, value in result.items() if not isinstance(value, dict)]
+    rows = [
+        [key.replace("_", " ").replace("valid ", "validation "), _text(key, value)]
+        for key, value in result.items()
+        if not isinstance(value, dict)
+    ]
     return Section("What was run", "Everything needed to run this again.", table=Table(["setting", "value"], rows))
 
 
-def _text(value: Any) -> str:
+def _text(key: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if type(value) is int and key != "seed":
+        return f"{value:,}"
     return people(value) if isinstance(value, list) else str(value)
 
 

@@ -43,13 +43,16 @@ def from_labels(config: TrainConfig, data: Any) -> tuple[ClassificationModule, A
     return module, data
 
 
-def train(config: TrainConfig, setup: TrainingSetup = from_labels, pick: str = "best_acc") -> dict[str, Any]:
+def train(
+    config: TrainConfig, setup: TrainingSetup = from_labels, pick: str = "best_acc", *, page: bool = True
+) -> dict[str, Any]:
     """Train one classifier into `config.run`. A finished run is not trained again.
 
     Args:
         config: of the training.
         setup: makes module and training data, from the data module of the configuration, which is set up.
         pick: the metric that chooses the epoch, best_acc or best_loss.
+        page: whether report.html is drawn; `spikeloom report` draws it later.
 
     Returns:
         The content of result.json.
@@ -68,7 +71,7 @@ def train(config: TrainConfig, setup: TrainingSetup = from_labels, pick: str = "
         module, training_data = setup(config, data)
         announce(config, data, module, adapter)
         fitted = fit(module, training_data, config, run, seed=config.seed, pick=pick, resume=config.resume)
-        return finish(config, module, data, fitted, started) if is_first() and fitted.best is not None else {}
+        return finish(config, module, data, fitted, started, page) if is_first() and fitted.best is not None else {}
 
 
 def announce(config: TrainConfig, data: Any, module: Any, adapter: Any) -> None:
@@ -83,8 +86,10 @@ def announce(config: TrainConfig, data: Any, module: Any, adapter: Any) -> None:
     )  # fmt: skip
 
 
-def finish(config: TrainConfig, module: Any, data: Any, fitted: FitResult, started: float) -> dict[str, Any]:
-    """Score the test set at the epoch that was chosen, and write model, result.json and report.html."""
+def finish(
+    config: TrainConfig, module: Any, data: Any, fitted: FitResult, started: float, page: bool = True
+) -> dict[str, Any]:
+    """Score the test set at the epoch that was chosen, and write model, result.json and, if asked for, report.html."""
     adapter, run, model = adapter_of(config), Path(config.run), module.model
     test = data.test_set  # first read here, with the best epoch on disk
     module.cpu()
@@ -111,8 +116,9 @@ def finish(config: TrainConfig, module: Any, data: Any, fitted: FitResult, start
     trained = TrainedModel(model=model.eval(), features=config.features, class_names=data.class_names)
     save_model(run / "model", trained, adapter.model_card(result, data))
     write_json(run / "result.json", result)
-    with results_come_first(run / "report.html"):
-        write_report(run, trained, data, result, log_p, adapter)
+    if page:
+        with results_come_first(run / "report.html"):
+            write_report(run, trained, data, result, log_p, adapter)
     log.info(
         "test accuracy %.1f %% on %d %s of %s, at the best validation epoch (%d) -> %s",
         100 * result["test_accuracy"], len(test), adapter.SAMPLES, adapter.tested_on(result), result["best_epoch"], run,

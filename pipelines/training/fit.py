@@ -77,7 +77,8 @@ def fit(
         seed: of the random numbers drawn in training.
         pick: the metric that chooses the epoch, best_acc or best_loss.
         resume: go on from checkpoints/last.ckpt where there is one.
-        quiet: print no rows and no bar, and take no logger and no callback: `config` may be that of a file.
+        quiet: print no rows and no bar, take no logger and no callback (`config` may be that of a file), and write no
+            last.ckpt: such a training begins anew.
 
     Raises:
         ValueError: a checkpoint is damaged or of another model, a logger or callback cannot be made, or a loss or
@@ -94,7 +95,7 @@ def fit(
         best,
         # Before last.ckpt: an epoch that a resumed run does not repeat has left all it leaves.
         *([EveryEpoch(folder / "epochs")] if config.report_test_selected else []),
-        LastEpoch(checkpoints),
+        *([] if quiet else [LastEpoch(checkpoints)]),
         *([pruning] if pruning else []),
         history,
         FiniteGuard(),

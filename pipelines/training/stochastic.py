@@ -227,8 +227,13 @@ def saturation(synapses: Iterable[Synapses]) -> float | None:
 
 
 def in_words(found: dict[str, float]) -> str:
-    names = {"hp": "un-drawn", "binary": "binary"}
-    return ", ".join(f"{names.get(k, k.replace('stochastic_', 'drawn x'))} {100 * v:.2f} %" for k, v in found.items())
+    return ", ".join(f"{title_of(kind)} {100 * value:.2f} %" for kind, value in found.items())
+
+
+def title_of(kind: str) -> str:
+    """A way of inference in words."""
+    known = {"hp": "deterministic", "binary": "thresholded", "stochastic_1": "1 Bernoulli sample"}
+    return known.get(kind) or f"{kind.removeprefix('stochastic_')} Bernoulli samples"
 
 
 def tell(
@@ -255,12 +260,11 @@ def tell(
     render(
         f"{result['name']}: binary-stochastic learning with {result['weights']} weights",
         f"A network of {result['synapses']:,} synapses whose signals, derivatives and errors are {network.policy.name} "
-        "(forward, error, derivative; S: drawn as single bits, HP: high precision). Scored once, after the last epoch.",
+        "(forward, error, derivative; S: single sampled bits, HP: high precision). Scored once, after the last epoch.",
         [part for part in parts if part is not None], run / "report.html",
         {
-            "test accuracy, un-drawn": f"{100 * found['hp']:.2f} %",
-            "with one-bit thresholds": f"{100 * found['binary']:.2f} %",
-            **{f"drawn × {k.removeprefix('stochastic_')}": f"{100 * v:.2f} %" for k, v in found.items() if "_" in k},
+            f"test accuracy, {title_of(kind)}" if kind == "hp" else title_of(kind): f"{100 * value:.2f} %"
+            for kind, value in found.items()
         },
     )  # fmt: skip
 
@@ -305,7 +309,7 @@ def print_variants(folder: Path, name: str) -> None:
         k for runs in groups.values() for *_, r in runs for k in r
         if k in ("hp", "binary") or k.startswith("stochastic_")
     ))  # fmt: skip
-    heads = " ".join(f"{k.replace('stochastic_', 'drawn x'):>14s}" for k in kinds)
+    heads = " ".join(f"{k.replace('stochastic_', 'samples '):>14s}" for k in kinds)
     print(f"\n{name}: test accuracy in percent after the last epoch, mean ± sd over seeds")
     print(f"  {'network':8s} {'weights':9s} {'F,E,D':9s} {'curve':15s} {'a':>4s} {'epochs':>6s} {'seeds':>5s} {heads}")
     for key, found in groups.items():

@@ -20,7 +20,8 @@ def learning(history: Sequence[Mapping[str, Any]]) -> Section:
     figure = new_figure(9.4, 2.9)
     panels = figure.subplots(1, 2 if any(pulses) else 1, squeeze=False)[0]
     panels[0].plot(epochs, [row["train_loss"] for row in history], marker="o", markersize=3, color=palette[0])
-    panels[0].set(ylabel="cross-entropy", title="Training loss")
+    panels[0].set_ylabel("cross-entropy")
+    panels[0].set_title("Training loss", loc="left")
     if any(pulses):
         panels[1].plot(epochs, pulses, marker="o", markersize=3, color=palette[1])
         panels[1].set(ylabel="pulses per synapse", title="Programming pulses", ylim=(0, None))
@@ -120,14 +121,15 @@ def energy(
             colour = _COLOURS[index % len(_COLOURS)]
             axes.bar(list(systems), heights, bottom=bottoms, label=item, color=colour, width=0.6)
             bottoms += heights
-        axes.set(ylabel="nJ", title=title)
-        axes.legend(frameon=False, fontsize=8)
+        axes.set_ylabel("nJ")
+        axes.set_title(title, loc="left")
+        axes.legend(frameon=False, fontsize=9)
     rows = [
-        [kind, item, *(f"{parts[item] / 1e3:,.3g}" if item in parts else "–" for parts in systems.values())]
+        [item, kind, *(f"{parts[item] / 1e3:,.3g}" if item in parts else "–" for parts in systems.values())]
         for kind, systems in (("inference", inference_pj), ("training", training_pj))
         for item in sorted({i: None for parts in systems.values() for i in parts}, key=lambda name: name == "total")
     ]  # fmt: skip
-    columns = ["of one", "item", *(f"{system}, nJ" for system in inference_pj)]
+    columns = ["item", "of one", *(f"{system}, nJ" for system in inference_pj)]
     shares = [f"{name}: {value:.3g} an inference" for name, value in ratios(inference_pj).items()]
     shares += [f"{name}: {value:.3g} a training sample" for name, value in ratios(training_pj).items()]
     sections.append(Section(

@@ -139,7 +139,7 @@ def _map_of_layers(rows: Sequence[Epoch]) -> Section:
 
 def _table(rows: Sequence[Epoch], split: str) -> Section:
     skipped, shown = any(r.skipped_steps for r in rows), measured(rows[0])
-    short = {"spike": "spikes", "mask": "masks", "du": "du"}
+    short = {"spike": "spikes", "mask": "surrogate masks", "du": "gradients"}
     table: list[Sequence[str | int | float]] = [
         (
             r.epoch, f"{100 * r.torch_accuracy:.2f}", f"{100 * r.engine_accuracy:.2f}",
@@ -155,8 +155,8 @@ def _table(rows: Sequence[Epoch], split: str) -> Section:
         + ("A step whose gradient overflowed FP16 is skipped." if skipped else "No gradient overflowed FP16."),
         table=Table(
             columns=(
-                "epoch", "PyTorch", "engines", *(short[name] for name in shown), "µJ", "gated", "cycles", "DRAM MB",
-                *(["skipped"] if skipped else []),
+                "epoch", "PyTorch", "engines", *(short[name] for name in shown), "µJ", "µJ, zeros gated",
+                "cycles", "DRAM MB", *(["skipped"] if skipped else []),
             ),
             rows=table,
         ),

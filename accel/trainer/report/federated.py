@@ -25,7 +25,7 @@ def _accuracy(result: Mapping[str, Any], rounds: Rows, iid: Rows) -> Section:
     axes = figure.subplots()
     style: dict[str, Any] = {"marker": "o", "ms": 4}
     label = str(result["split"])
-    for rows, colour, name in ((rounds, palette[0], label), (iid, palette[6], "iid")):
+    for rows, colour, name in ((rounds, palette[0], label), (iid, palette[6], "evenly spread")):
         if rows:
             percent = [100 * r["accuracy"] for r in rows]
             axes.plot([r["round"] for r in rows], percent, color=colour, label=name, **style)
@@ -36,7 +36,7 @@ def _accuracy(result: Mapping[str, Any], rounds: Rows, iid: Rows) -> Section:
     axes.set_xlabel("round")
     axes.set_ylabel("test accuracy (%)")
     axes.set_xticks([r["round"] for r in rounds][:: max(1, len(rounds) // 12)])
-    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
     gap = ""
     if "non_iid_gap" in result:
         gap = f" Uneven data cost {100 * result['non_iid_gap']:.1f} points after the last round."

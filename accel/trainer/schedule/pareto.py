@@ -101,7 +101,7 @@ def sections(points: Sequence[Point]) -> list[Section]:
     axes.ticklabel_format(useOffset=False)
     axes.set_xlabel("time of a training step (ms)")
     axes.set_ylabel("energy of a training step (mJ)")
-    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
     mapped = sorted({p.mapping for p in points})
     return [
         Section(
