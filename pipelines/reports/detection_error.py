@@ -43,6 +43,8 @@ def write_page(found: DetectionError, name: str, sound: str, threshold: float, p
         [f"{t:g}", f"{fa:,.1f}", f"{100 * miss:.1f} %"]
         for t, fa, miss in zip(found.thresholds, found.per_hour(), found.miss_rates(), strict=True)
     ]
+    from matplotlib.ticker import LogLocator
+
     figure = new_figure(9.4, 4.2)
     axes = figure.subplots()
     least = 1 / found.hours  # what one false accept counts
@@ -53,7 +55,7 @@ def write_page(found: DetectionError, name: str, sound: str, threshold: float, p
             axes.plot([rate], [100 * miss], marker="o", markersize=9, color=palette[1], linestyle="")
             axes.annotate(f"threshold {t:g}", (rate, 100 * miss), xytext=(8, 8), textcoords="offset points", fontsize=9)
     axes.set_xscale("log")
-    axes.xaxis.get_major_locator().set_params(subs=(1, 2, 5), numticks=12)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
     axes.xaxis.set_major_formatter("{x:,g}")
     axes.minorticks_off()
     axes.axvline(least, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
