@@ -145,7 +145,7 @@ def measured(experiment: str, config: RanksBenchConfig, turns: int) -> Iterator[
                 f"+callbacks.turns._target_={__name__}.Turns", *config.settings,
             ]  # fmt: skip
 
-        ways = {
+        ways: dict[str, tuple[list[list[str]], list[dict[str, str]]]] = {
             "whole": ([line("whole", config.batch)], [{}]),
             "beside": ([line(f"beside{i}", config.batch // n) for i in range(n)], [{}] * n),
             "joint": ([[*line("joint", config.batch // n), "trainer=ddp", f"trainer.devices={n}"]] * n, ranks(n)),

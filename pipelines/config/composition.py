@@ -97,7 +97,9 @@ def _mode_of_flags() -> Iterator[None]:
     """A run or a sweep as the flags say, without the search for `hydra.mode`, which composes everything once more."""
     from hydra._internal.hydra import Hydra
 
-    search = Hydra.get_mode
+    if (search := getattr(Hydra, "get_mode", None)) is None:  # a Hydra without that search
+        yield
+        return
     setattr(Hydra, "get_mode", lambda self, config_name, overrides: None)  # noqa: B010
     try:
         yield

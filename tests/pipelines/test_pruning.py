@@ -117,10 +117,13 @@ def test_the_report_shows_how_the_zeros_came(runs: dict[str, Path]) -> None:
     text = (runs["lats"] / "report.html").read_text("utf-8")
     assert "How the zeros came" in text and "Where the zeros are" in text
     assert "{'method'" not in text  # nested results have sections of their own
-    for name in QUICK:
-        sections = pruning_sections(runs[name], json.loads((runs[name] / "result.json").read_text()))
-        assert len(sections[0].figure.axes) == (1 if name in ("magnitude", "gmp", "dnw", "rigl") else 2)
-        assert len(sections[1].table.rows) > 5
+
+
+@every_rule
+def test_the_page_of_every_rule_has_its_curves_and_layers(name: str, runs: dict[str, Path]) -> None:
+    sections = pruning_sections(runs[name], json.loads((runs[name] / "result.json").read_text()))
+    assert len(sections[0].figure.axes) == (1 if name in ("magnitude", "gmp", "dnw", "rigl") else 2)
+    assert len(sections[1].table.rows) > 5
 
 
 @pytest.mark.parametrize("name", ["lats", pytest.param("magnitude", marks=pytest.mark.slow)])

@@ -59,7 +59,14 @@ def hear(spotter: KeywordSpotter, waveform: Tensor, chunk: int) -> tuple[list[De
 
 
 @pytest.mark.parametrize(
-    ("n_frames", "chunk", "window"), [(100, 1, None), (1000, 7, None), (1000, 1000, None), (100, 1, 16), (300, 7, 16)]
+    ("n_frames", "chunk", "window"),
+    [
+        (100, 1, None),
+        (1000, 7, None),
+        (1000, 1000, None),
+        (100, 1, 16),
+        pytest.param(1000, 7, 16, marks=pytest.mark.slow),
+    ],
 )
 def test_a_thousand_frames_streamed_are_those_at_once(n_frames, chunk, window):
     model, x = build(causal=True, attn_window=window), frames(n_frames, 1)
