@@ -21,7 +21,7 @@ EXEMPT = {  # path:function -> why no parser covers it
     "bci/raw/bids.py:_mark_reference": JUST_WRITTEN,
     "bci/raw/bids.py:_write_record": JUST_WRITTEN,
     "bci/raw/bids.py:write_bids": JUST_WRITTEN,
-    "bci/zuco/cache.py:_code": OURS,
+    "bci/zuco/cache.py:digest": OURS,
     "bci/zuco/splits.py:save": JUST_WRITTEN,
     "pipelines/api/models.py:_presets": OURS,
     "pipelines/commands/convert.py:write": DIGEST,

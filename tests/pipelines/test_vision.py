@@ -270,7 +270,7 @@ def test_recordings_at_hand_are_checked_and_described(tmp_path: Path, capsys: py
     check("events", EventFilesConfig(root=str(root)))
     said = capsys.readouterr().out
     assert "no problem found" in said
-    for words in ("130,114", "55,123", "111,954", "320 x 240", "4,325", "113476330..119657829 us"):
+    for words in ("130,114", "55,123", "111,954", "320 x 240", "4,325", "113476330..119657829 µs"):
         assert words in said
     cli_data(DataConfig(what="describe", dataset="events", root=str(root), out=str(tmp_path / "page.html")))
     assert (tmp_path / "page.html").read_text().count("<svg") >= 3
