@@ -125,10 +125,10 @@ def band_topomaps(amplitudes_uv: ArrayLike) -> Section:
     )
 
 
-def electrode_importance(saliency: ArrayLike, measured: str = "the gradient of the loss") -> Section:
+def electrode_importance(saliency: ArrayLike, measured: str = "the loss") -> Section:
     """Importance of each feature, `[8, 105]` or `[840]`, >= 0, summed over bands to one map; Cz stays blank.
 
-    measured: what the importance is, in words. Raises ValueError for other shapes or a negative value.
+    measured: what depends on the features, in words. Raises ValueError for other shapes or a negative value.
     """
     values = _per_channel(saliency)
     if values.min() < 0:

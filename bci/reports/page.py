@@ -27,9 +27,9 @@ class Findings:
     verdict: one line that opens the page; where a decoder was tested it says whether it beat its noise control.
     summary: the recordings. assessment: sections of `bci.evaluation.sections`. decodes: (sentence read, {decoder:
     output}), the EEG decoder, the noise control and others side by side. controls: decoder -> (estimate, lower, upper)
-    of `control_score`. saliency: importance of each feature `[840]` or `[8, 105]`, >= 0; saliency_measure: of what, in
-    words. power: (strengths, shares of runs rejected, runs) of the calibration. leakage: sentences on both sides of
-    splits. more: sections of one's own, before the configuration. config: what was run, seeds among it.
+    of `control_score`. saliency: importance of each feature `[840]` or `[8, 105]`, >= 0; saliency_measure: what depends
+    on them, in words. power: (strengths, shares of runs rejected, runs) of the calibration. leakage: sentences on both
+    sides of splits. more: sections of one's own, before the configuration. config: what was run, seeds among it.
     """
 
     title: str
@@ -40,7 +40,7 @@ class Findings:
     controls: Mapping[str, Interval] = field(default_factory=dict)
     control_score: str = "Excess"
     saliency: ArrayLike | None = None
-    saliency_measure: str = "the gradient of the loss"
+    saliency_measure: str = "the loss"
     power: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None
     leakage: Sequence[Overlap] = ()
     more: Sequence[Section] = ()

@@ -31,7 +31,7 @@ class Entry:
 
 
 def composed(verb: str, overrides: Sequence[str], directory: str | None = None) -> tuple[DictConfig, dict[str, Any]]:
-    """The configuration of a verb from outlines, not resolved, and the choices of its groups, both to be read alone."""
+    """The configuration of a verb from outlines, not resolved, and the choices of its groups; change neither."""
     if directory is None:  # the files of `conf` do not change
         return _composed(verb, tuple(overrides))
     return _composed.__wrapped__(verb, tuple(overrides), directory)

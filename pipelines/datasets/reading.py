@@ -48,8 +48,8 @@ def cache(config: DataConfig, source: BIDSReadingConfig) -> None:
     """Compute the sentences of every recording that has no cache, and compare the time with reading them again."""
     out = out_folder(config)
     corpus = replace(source, cache=str(out)).build()
-    recordings = {f"sub-{r.subject}_task-{r.task}": r for r in corpus.recordings}
-    print_cached(recordings, corpus.keep, corpus.sentences, out, config.processes)
+    named = [(f"sub-{r.subject}_task-{r.task}", r) for r in corpus.recordings]
+    print_cached(named, corpus.keep, corpus.sentences, out, config.processes)
 
 
 def describe(config: DataConfig, source: BIDSReadingConfig) -> None:

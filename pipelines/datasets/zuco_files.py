@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -172,25 +172,27 @@ def cache(config: DataConfig) -> None:
     """Make the cache of every file that has none, and compare the time to parse it with the time to read it again."""
     from spikeloom.bci.zuco.cache import cached_sentences, make_cache
 
-    out = out_folder(config)
-    files = {file.name: file for file in find_files(root_of(config)) if recording_of(file)}
-    print_cached(files, partial(make_cache, folder=out), partial(cached_sentences, folder=out), out, config.processes)
+    out, files = out_folder(config), find_files(root_of(config))
+    for file in files:
+        recording_of(file)  # a name that does not say who read what is refused before anything is made
+    named = [(file.name, file) for file in files]
+    print_cached(named, partial(make_cache, folder=out), partial(cached_sentences, folder=out), out, config.processes)
 
 
 def print_cached(
-    items: Mapping[str, T], keep: Callable[[T], bool], read: Callable[[T], Iterable[Sentence]], out: Path,
+    items: Sequence[tuple[str, T]], keep: Callable[[T], bool], read: Callable[[T], Iterable[Sentence]], out: Path,
     processes: int,
 ) -> None:  # fmt: skip
-    """Keep every item (by its name) in the folder `out`, and print how long that and reading it again takes.
+    """Keep every item in the folder `out`, and print how long that and reading it again takes.
 
     Args:
-        items: what is kept, each in a file.
+        items: names, as shown, and what is kept, each in a file.
         keep: makes the file of an item where it is missing, and says whether it was.
         read: the sentences of an item that is kept.
     """
     times_s, n_rows = {"made": 0.0, "reopened": 0.0}, 0
-    made = worked_on(partial(cache_one, keep, read), list(items.values()), "reading files", processes)
-    for name, (_, (n, made_s, reopened_s)) in zip(items, made, strict=True):
+    made = worked_on(partial(cache_one, keep, read), [item for _, item in items], "reading files", processes)
+    for (name, _), (_, (n, made_s, reopened_s)) in zip(items, made, strict=True):
         n_rows += n
         told = "kept before" if made_s is None else f"made in {made_s:7.2f} s"
         if made_s is not None:
